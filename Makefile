@@ -1,0 +1,26 @@
+# The commands of the project. PYTHON picks the interpreter, for example: make demo PYTHON=python3.10
+PYTHON ?= $(shell for version in 3.11 3.10 3.9 3.8 3.12 3.13 3.14; do \
+	python$$version -c "import venv, ensurepip" 2>/dev/null && command -v python$$version && break; done)
+ifeq ($(strip $(PYTHON)),)
+PYTHON := python3
+endif
+
+.PHONY: demo rasa test lint build clean
+
+demo:  ## A real Rasa tracker store keeps a conversation in an embedded Redis across a restart.
+	@$(PYTHON) demo/run.py
+
+rasa:  ## The same with the full server: rasa init, train, rasa run, messages over REST (Python 3.8 to 3.10).
+	@$(PYTHON) demo/run.py --full
+
+test:  ## Every test cell that this machine has an interpreter for; a closing table says which ran.
+	@$(PYTHON) tests/cells.py $(REQUIRE)
+
+lint:  ## What pre-commit runs.
+	@$(PYTHON) tests/cells.py --only lint
+
+build:  ## An sdist, and a wheel built from it, in dist/.
+	@$(PYTHON) tests/cells.py --only build
+
+clean:
+	rm -rf build dist *.egg-info

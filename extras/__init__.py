@@ -1,0 +1,1 @@
+"""Redis persistence for Rasa assistants: ``extras.trackerstore.ExtraRedisTrackerStore``."""

@@ -1,0 +1,256 @@
+"""The one place that knows how Rasa's versions, 2.0 to Pro 3.21, differ.
+
+Differences are found by what the host's modules hold, not by version number; the stock ``RedisTrackerStore`` of the
+host decides what is equal to it.
+"""
+
+import importlib
+import importlib.util
+import json
+from inspect import iscoroutinefunction, signature
+from typing import Any, Dict, List, Optional, Tuple
+
+from rasa.shared.core import events as _events
+from rasa.shared.core import trackers as _trackers
+from rasa.shared.core.constants import ACTION_SESSION_START_NAME
+from rasa.shared.core.conversation import Dialogue
+from rasa.shared.exceptions import RasaException
+from rasa.shared.utils.common import all_subclasses
+
+from extras.document import SEPARATOR, START, Parsed, SessionStart
+
+DialogueStateTracker = _trackers.DialogueStateTracker
+
+
+def _stock_modules() -> Any:
+    if importlib.util.find_spec("rasa.core.tracker_stores") is not None:  # Rasa Pro since 3.13
+        package = "rasa.core.tracker_stores"
+        return importlib.import_module(f"{package}.tracker_store"), importlib.import_module(
+            f"{package}.redis_tracker_store"
+        )
+    module = importlib.import_module("rasa.core.tracker_store")
+    return module, module
+
+
+_base, _redis_module = _stock_modules()
+
+TrackerStore: Any = _base.TrackerStore
+StockRedisTrackerStore: Any = _redis_module.RedisTrackerStore
+
+SerializedTrackerAsText: Any = getattr(_base, "SerializedTrackerAsText", object)
+"""Mix-in that holds ``serialise_tracker`` since Rasa 3.3; before, ``TrackerStore`` has it."""
+
+IS_ASYNC: bool = iscoroutinefunction(TrackerStore.save)
+
+STOCK_PREFIX: str = getattr(_redis_module, "DEFAULT_REDIS_TRACKER_STORE_KEY_PREFIX", "")
+"""What stands before the sender id in a key; empty on Rasa 2.0."""
+
+DocumentErrorBase: type = getattr(_base, "TrackerDeserialisationException", RasaException)
+
+SESSION_START = SessionStart.of_action(ACTION_SESSION_START_NAME)
+
+_USES_PROTO_JSON = hasattr(TrackerStore, "uses_proto_json")
+_STREAMS_GIVEN_EVENTS = "new_events" in signature(TrackerStore.stream_events).parameters
+_SPLITS_SESSIONS = "retrieve_full_tracker" in vars(StockRedisTrackerStore)
+_MERGES = hasattr(StockRedisTrackerStore, "_merge_trackers")
+_REPLAY_SAFE_SESSION = getattr(_trackers, "get_latest_replay_safe_session_tracker", None)
+_TAKES_IS_REPLAY = "is_replay" in signature(DialogueStateTracker.update).parameters
+_FAILED_PATCHES = tuple(
+    getattr(_trackers, name) for name in ("JsonPatchException", "JsonPointerException") if hasattr(_trackers, name)
+)
+
+_classes: Dict[str, Any] = {}
+
+
+def rebuild(serialised: List[Any]) -> List[Any]:
+    """Return events from their dicts like the host's ``deserialise_events``, whose walk of all classes it saves.
+
+    What is not plain (an unknown kind, a missing field) is left to the host, which raises or skips it.
+    """
+    rebuilt = []
+    for position, fields in enumerate(serialised):
+        try:
+            event = _classes[fields["event"]]._from_parameters(fields)
+        except Exception:
+            for kind in all_subclasses(_events.Event):
+                _classes.setdefault(kind.type_name, kind)
+            try:
+                rebuilt += _events.deserialise_events([fields])
+            except Exception as error:
+                raise ValueError(f"event {position} of {len(serialised)}: {error}") from error
+        else:
+            rebuilt += [event] if event else _events.deserialise_events([fields])
+    return rebuilt
+
+
+def reads_tail(store: Any) -> bool:
+    """Return whether ``retrieve`` needs no more than what follows the last session start."""
+    if store.max_event_history is not None:
+        return False
+    if _REPLAY_SAFE_SESSION is not None:
+        return bool(store.domain.session_config.start_session_after_expiry)
+    return _SPLITS_SESSIONS
+
+
+def whole_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
+    """Return the tracker of all events, as the host's ``deserialise_tracker`` does."""
+    dialogue = Dialogue.from_parameters({**parsed.members, "events": []})
+    dialogue.events = rebuild(parsed.events)
+    known_user = {"user_id": dialogue.user_id} if hasattr(dialogue, "user_id") else {}
+    tracker = store.init_tracker(sender_id, **known_user)
+    tracker.recreate_from_dialogue(dialogue)
+    return tracker
+
+
+def unlimited_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
+    """Return the tracker of all events, also where ``max_event_history`` limits what the host is handed."""
+    limit, store.max_event_history = store.max_event_history, None
+    try:
+        return whole_tracker(store, sender_id, parsed)
+    finally:
+        store.max_event_history = limit
+
+
+def session_tracker(store: Any, sender_id: str, parsed: Parsed) -> Optional[Any]:
+    """Return the tracker of the last session, as the host makes it of several; ``None`` if it needs what is before."""
+    slots = store._tracker_slots() if hasattr(store, "_tracker_slots") else store.domain.slots
+    known_user = {"user_id": parsed.members.get("user_id")} if _REPLAY_SAFE_SESSION is not None else {}
+    try:
+        return DialogueStateTracker.from_events(sender_id, rebuild(parsed.events), slots, **known_user)
+    except _FAILED_PATCHES:
+        return None
+
+
+def latest_session(store: Any, tracker: Any) -> Any:
+    """Return what the stock ``retrieve`` returns of a full tracker: its last session, by the host's own rules."""
+    if _REPLAY_SAFE_SESSION is not None:
+        return _REPLAY_SAFE_SESSION(
+            tracker, start_session_after_expiry=store.domain.session_config.start_session_after_expiry
+        )
+    if not _SPLITS_SESSIONS:
+        return tracker
+    events = list(tracker.events)
+    # What get_trackers_for_conversation_sessions() does, without a tracker of every session but the last.
+    starts = [position for position, event in enumerate(events) if _starts_session(event)]
+    if not starts or starts == [0]:
+        return tracker
+    return DialogueStateTracker.from_events(
+        tracker.sender_id,
+        events[starts[-1] :],
+        tracker.slots.values(),
+        sender_source=tracker.sender_source,
+        max_event_history=tracker._max_event_history,
+    )
+
+
+def _starts_session(event: Any) -> bool:
+    # The type's name first: isinstance() is slow, because the host's events are abstract base classes.
+    return bool(
+        event.type_name == _events.ActionExecuted.type_name
+        and isinstance(event, _events.ActionExecuted)
+        and event.action_name == ACTION_SESSION_START_NAME
+    )
+
+
+def canonical(event_as_dict: Any) -> str:
+    """Return text that is the same for equal events."""
+    return json.dumps(event_as_dict, sort_keys=True)
+
+
+def merge(stored: Any, tracker: Any, made_here: bool) -> Tuple[Any, List[Any]]:
+    """Return the tracker to store in place of ``stored``, and its new events.
+
+    The result is that of the stock ``_merge_trackers``, which compares each event with each. Hosts before 3.0 have
+    none: there a tracker that the store did not make replaces the stored one, as ``PUT .../tracker/events`` wants it.
+    """
+    events = list(tracker.events)
+    if not stored.events:
+        return tracker, events
+    if not _MERGES and not made_here:
+        return tracker, events[len(stored.events) :]
+    past = tracker.travel_back_in_time(target_time=stored.events[-1].timestamp)
+    if past.events == stored.events:
+        return tracker, events[len(stored.events) :]
+    if _MERGES:
+        merged = tracker.init_copy()
+        merged._max_event_history = None  # limits what the host is handed, not what is stored
+        merged.events = merged._create_events([])
+        replay = {"is_replay": True} if _TAKES_IS_REPLAY else {"domain": None}
+        merged.update_with_events(list(stored.events), override_timestamp=False, **replay)
+    else:
+        merged = stored  # which was made for this; the copies of Rasa 2.0 forget whose they are
+    known = {canonical(event.as_dict()) for event in merged.events}
+    new = []
+    for event in events:
+        form = canonical(event.as_dict())
+        if form not in known:
+            known.add(form)
+            merged.update(event)
+            new.append(event)
+    return merged, new
+
+
+def serialise(store: Any, tracker: Any) -> str:
+    """Return the whole document, byte for byte as the stock store writes it."""
+    if hasattr(tracker, "ensure_conversation_started_timestamp"):
+        tracker.ensure_conversation_started_timestamp()
+    if _USES_PROTO_JSON:
+        return str(store.serialise_tracker(tracker, use_proto_json=store.uses_proto_json()))
+    return str(store.serialise_tracker(tracker))
+
+
+def serialise_events(store: Any, tracker: Any, events: List[Any]) -> str:
+    """Return events as they stand in a document, between its brackets."""
+    if _USES_PROTO_JSON and store.uses_proto_json():
+        dicts = _base.serialise_events(events, tracker.sender_id, tracker.user_id, use_proto_json=True)
+    else:
+        dicts = [event.as_dict() for event in events]
+    return SEPARATOR.join(map(json.dumps, dicts))
+
+
+def serialise_closing(tracker: Any, members: Dict[str, Any]) -> str:
+    """Return what ends a document: the bracket after its events and the other members.
+
+    ``members``: those of the stored document, whose start of the conversation is older than that of one session.
+    """
+    dialogue = tracker.as_dialogue()
+    dialogue.events = []
+    document = dialogue.as_dict()
+    if _USES_PROTO_JSON:
+        document["sender_id"] = tracker.sender_id
+    started = "conversation_started_timestamp"
+    if started in document and members.get(started) is not None:
+        document[started] = members[started]
+    return json.dumps(document)[len(START) :]
+
+
+def same_session(members: Dict[str, Any], others: Dict[str, Any]) -> bool:
+    """Return whether two states of a document are in the same session, by Rasa Pro's id of it."""
+    return bool(members.get("current_session_id") == others.get("current_session_id"))
+
+
+def in_session(tracker: Any, members: Dict[str, Any]) -> bool:
+    """Return whether a tracker is in the session that a document is in, by Rasa Pro's id of it."""
+    return bool(getattr(tracker, "current_session_id", None) == members.get("current_session_id"))
+
+
+def user_id(tracker: Any) -> Optional[str]:
+    """Return the user a conversation belongs to (Rasa Pro), or ``None``."""
+    found: Optional[str] = getattr(tracker, "user_id", None)
+    return found
+
+
+async def publish_async(store: Any, tracker: Any, events: List[Any]) -> None:
+    """Hand new events to the event broker, each in the form the host gives it."""
+    if _STREAMS_GIVEN_EVENTS:
+        await store.stream_events(tracker, new_events=events)
+    else:
+        publish(store, tracker, events)
+
+
+def publish(store: Any, tracker: Any, events: List[Any]) -> None:
+    """Like :func:`publish_async`, for hosts whose ``stream_events`` cannot be given the events."""
+    for event in events:
+        body: Dict[str, Any] = {"sender_id": tracker.sender_id}
+        body.update(event.as_dict())
+        store.event_broker.publish(body)

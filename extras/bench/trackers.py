@@ -1,0 +1,170 @@
+"""The tracker stores that are measured: the installed Rasa's own for Redis, and ours, on one and the same key."""
+
+import copy
+import inspect
+import uuid
+from typing import Any, Dict, List, Optional
+
+import redis
+from rasa.shared.core.domain import Domain
+from rasa.shared.core.events import Event
+from rasa.shared.utils.common import all_subclasses
+
+from extras import _rasa
+from extras.bench import shapes
+from extras.bench.shapes import Shape
+from extras.client import sync_client
+from extras.errors import OptionError
+from extras.options import Options, parse
+from extras.trackerstore import ExtraRedisTrackerStore
+
+MOST_STOCK_EVENTS = 20_000
+"""Longest conversation that the stock store is measured on: a turn of 100,000 events takes it minutes."""
+
+_DOMAIN = {
+    "intents": ["greet", "goodbye", "affirm", "deny", "mood_great", "mood_unhappy", "bot_challenge"],
+    "responses": {
+        f"utter_{name}": [{"text": name}]
+        for name in ("greet", "cheer_up", "did_that_help", "happy", "goodbye", "iamabot")
+    },
+    "session_config": {"session_expiration_time": 60, "carry_over_slots_to_new_session": True},
+}
+
+
+def server_options(url: str) -> Options:
+    """Read a ``redis://`` or ``rediss://`` URL. Raises ``OptionError``."""
+    options = parse({"url": url, "socket_timeout": 60})
+    if options.unix_path:
+        raise OptionError("url: the stock store knows no Unix sockets; use redis:// or rediss://")
+    return options
+
+
+class TrackerSide:
+    """One store on one conversation; see :class:`extras.bench.rounds.Side`."""
+
+    def __init__(self, name: str, store: Any, sender_id: str, turn: List[Dict[str, Any]]) -> None:
+        self.name = name
+        self._store = store
+        self._sender_id = sender_id
+        self._turn = turn
+
+    def events(self, number: int = 0) -> List[Any]:
+        """Return the events of a turn, as new objects; those of turn 1 come after those of turn 0."""
+        events = copy.deepcopy(self._turn)
+        for event in events:
+            event["timestamp"] += number * 3600.0
+        return _rasa.rebuild(events)
+
+    async def retrieve(self) -> Any:
+        """Return the tracker, as Rasa reads it at the beginning of a turn."""
+        found = self._store.retrieve(self._sender_id)
+        return await found if _rasa.IS_ASYNC else found
+
+    def add(self, tracker: Any, events: List[Any]) -> None:
+        """Put events on a tracker, as Rasa does one by one during a turn."""
+        for event in events:
+            tracker.update(event)
+
+    async def save(self, tracker: Any) -> None:
+        """Store a tracker, as Rasa does at the end of a turn."""
+        saved = self._store.save(tracker)
+        if _rasa.IS_ASYNC:
+            await saved
+
+    def contents(self, tracker: Any) -> Dict[str, Any]:
+        """Return what a tracker holds, in a form that can be compared."""
+        return {
+            "events of the tracker": [event.as_dict() for event in tracker.events],
+            "slots": {name: slot.value for name, slot in tracker.slots.items()},
+            "latest message": None if tracker.latest_message is None else tracker.latest_message.as_dict(),
+            "latest action": tracker.latest_action_name,
+        }
+
+
+class Document:
+    """The stored document under measurement; see :class:`extras.bench.rounds.Stored`.
+
+    The server keeps a copy that it is put back from: to send 40 MB would leave the client's CPU caches cold.
+    """
+
+    def __init__(self, client: Any, key: str, copy_key: str, text: bytes) -> None:
+        self.key = key
+        self.size_bytes = len(text)
+        self._client: Any = client
+        self._copy_key = copy_key
+        client.set(copy_key, text)
+
+    def reset(self) -> None:
+        """Put the document back to what it was before the first turn."""
+        try:
+            self._client.execute_command("COPY", self._copy_key, self.key, "REPLACE")
+        except redis.ResponseError:  # before Redis 6.2
+            self._client.set(self.key, self._client.get(self._copy_key))
+
+    def read(self) -> Optional[bytes]:
+        """Return the document as it is now."""
+        text: Optional[bytes] = self._client.get(self.key)
+        return text
+
+
+class Trackers:
+    """Both stores on one server, below a key prefix of this run, where the host has prefixes; ``close`` cleans up.
+
+    Raises redis-py's errors if the server cannot be reached.
+    """
+
+    def __init__(self, options: Options) -> None:
+        run = uuid.uuid4().hex[:12]
+        self._sender_id = f"extras-bench-{run}"
+        self.client: Any = sync_client(options)
+        self.client.ping()
+        given = {
+            "port": options.port,
+            "db": options.db,
+            "username": options.username,
+            "password": options.password,
+            "use_ssl": options.use_ssl,
+            "ssl_keyfile": options.ssl_keyfile,
+            "ssl_certfile": options.ssl_certfile,
+            "ssl_ca_certs": options.ssl_ca_certs,
+            "key_prefix": f"extrasbench{run}",
+        }
+        known = inspect.signature(_rasa.StockRedisTrackerStore.__init__).parameters
+        given = {name: value for name, value in given.items() if name in known and value is not None}
+        domain = Domain.from_dict(_DOMAIN)
+        self._stock = _rasa.StockRedisTrackerStore(domain, host=options.url, **given)
+        self._ours = ExtraRedisTrackerStore(domain, options.url, **given)
+        kinds = {kind.type_name for kind in all_subclasses(Event)}
+        self._recorded = [event for event in shapes.recorded_events() if event["event"] in kinds]
+        self._key: str = self._ours.key_prefix + self._sender_id
+        self._keys = {self._key}
+
+    def sides(self, shape: Shape) -> List[TrackerSide]:
+        """Return the stores to measure on a shape: stock, unless that would take minutes, and ours."""
+        turn = shapes.next_turn(shape, self._recorded)
+        stores = {"stock": self._stock, "ours": self._ours}
+        if shape.events > MOST_STOCK_EVENTS:
+            del stores["stock"]
+        return [TrackerSide(name, store, self._sender_id, turn) for name, store in stores.items()]
+
+    def document(self, shape: Shape) -> Document:
+        """Return a conversation of this shape, in the bytes in which the stock store of this host writes it."""
+        tracker = self._stock.init_tracker(self._sender_id)
+        for event in _rasa.rebuild(shapes.conversation(shape, self._recorded)):
+            tracker.update(event)
+        text = _rasa.serialise(self._stock, tracker).encode()
+        copy_key = f"{self._key}:{shape.events}:{shape.session}"
+        self._keys.add(copy_key)
+        return Document(self.client, self._key, copy_key, text)
+
+    async def close(self) -> None:
+        """Delete the keys of this run and close all connections."""
+        try:
+            self.client.delete(*self._keys)
+        finally:
+            closed = self._ours.close()
+            if _rasa.IS_ASYNC:
+                await closed
+            for client in (self.client, getattr(self._stock, "red", None)):
+                if client is not None:
+                    client.connection_pool.disconnect()

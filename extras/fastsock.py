@@ -1,0 +1,53 @@
+"""Socket calls at native speed: the compiled ``_fastsock`` where it is there, else its Python twin.
+
+``IMPL`` says which of the two runs. The environment variable ``EXTRAS_FASTSOCK`` forces one: ``native`` (an error
+if it is not built) or ``python``; unset, the native one is preferred.
+"""
+
+import os
+from typing import TYPE_CHECKING, Dict, Tuple
+
+from extras.errors import OptionError
+from extras.keepalive import Keepalive
+
+_forced = os.environ.get("EXTRAS_FASTSOCK", "")
+if _forced not in ("", "native", "python"):
+    raise OptionError(f"EXTRAS_FASTSOCK is {_forced!r}; set it to 'native' or 'python', or unset it")
+
+if TYPE_CHECKING:
+    from extras import _fastsock as _impl
+elif _forced == "python":
+    from extras import _fastsock_py as _impl
+else:
+    try:
+        from extras import _fastsock as _impl
+    except ImportError as error:
+        if _forced == "native":
+            raise ImportError(
+                f"EXTRAS_FASTSOCK=native, but the compiled module extras._fastsock cannot be loaded ({error}); "
+                f"install a rasa-extras wheel made for this Python and system, or unset EXTRAS_FASTSOCK"
+            ) from error
+        from extras import _fastsock_py as _impl
+
+IMPL: str = _impl.IMPL
+SPELLING: Dict[str, Tuple[str, int]] = _impl.SPELLING
+
+
+def apply_keepalive(fd: int, keepalive: Keepalive) -> None:
+    """Apply ``keepalive`` to the socket ``fd``, best before ``connect()`` so that it also covers the connect.
+
+    Raises ``OSError`` with ``errno`` and the option's name (setsockopt(2), tcp(7)).
+    """
+    _impl.set_keepalive(
+        fd,
+        keepalive.enabled,
+        keepalive.idle_s,
+        keepalive.interval_s,
+        keepalive.count,
+        keepalive.user_timeout_ms,
+    )
+
+
+def read_keepalive(fd: int) -> Keepalive:
+    """Return what the kernel really holds for the socket ``fd``; ``None`` in a field it cannot tell."""
+    return Keepalive(*_impl.get_keepalive(fd))

@@ -1,0 +1,369 @@
+"""Every option of the store in one table: its type, unit, default and meaning, and how a given value is checked.
+
+The fields of :class:`Options` are the table; the README's is checked against it. Values may come from YAML or, as
+every ``${VAR}`` does, as strings. Nothing here opens a connection.
+"""
+
+import ipaddress
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from extras import keepalive
+from extras.errors import OptionError, did_you_mean
+
+Convert = Callable[[str, Any], Any]
+"""Takes an option's name and the value given, returns the value to use or raises ``OptionError``."""
+
+MAX_SECONDS = 1_000_000_000
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+
+
+def _wrong(name: str, value: Any, expected: str) -> OptionError:
+    return OptionError(f"{name} must be {expected}, not {value!r}")
+
+
+def text(name: str, value: Any) -> str:
+    """Convert a value to text; YAML reads an unquoted ``123`` as a number, and that is meant as text here."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise _wrong(name, value, "text")
+    return value
+
+
+def address(name: str, value: Any) -> str:
+    """Convert to text, with an error that does not show the value: it may hold a password."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise OptionError(f"{name} must be text, not {type(value).__name__}")
+    return str(value)
+
+
+def secret(name: str, value: Any) -> str:
+    """Take text only (YAML would drop a number's leading zeros), with an error that does not show the value."""
+    if not isinstance(value, str):
+        raise OptionError(f"{name} must be text, not {type(value).__name__}; quote it in YAML")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Convert to bool: true/false, yes/no, on/off, 1/0, as YAML or as text."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower() if isinstance(value, (str, int)) else ""
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise _wrong(name, value, "true or false")
+
+
+def whole(low: int, high: Optional[int] = None) -> Convert:
+    """Make a converter to an int from ``low`` to ``high``."""
+
+    def convert(name: str, value: Any) -> int:
+        number = keepalive.as_int(value)
+        if number is None:
+            raise _wrong(name, value, "a whole number")
+        if number < low or (high is not None and number > high):
+            raise _wrong(name, value, f"from {low} to {high}" if high is not None else f"{low} or more")
+        return number
+
+    return convert
+
+
+def seconds(low: float, *, low_included: bool = True) -> Convert:
+    """Make a converter to float seconds, at or above ``low`` (above it, where ``low`` itself makes no sense)."""
+
+    def convert(name: str, value: Any) -> float:
+        number = math.nan
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+            except OverflowError:
+                number = math.inf
+        if math.isnan(number):
+            raise _wrong(name, value, "a number of seconds")
+        if number < low or number > MAX_SECONDS or (number == low and not low_included):
+            bound = f"{low:g} or more" if low_included else f"more than {low:g}"
+            raise _wrong(name, value, f"{bound} seconds, and at most {MAX_SECONDS}")
+        return number
+
+    return convert
+
+
+def key_prefix(name: str, value: Any) -> str:
+    """Convert to a key prefix; what the stock stores would drop with a warning (``my-bot``) is kept as it is."""
+    prefix = text(name, value)
+    if any(character.isspace() or not character.isprintable() for character in prefix):
+        raise _wrong(name, value, "text without white space or control characters")
+    return prefix
+
+
+def client_name(name: str, value: Any) -> str:
+    """Convert to a connection name; CLIENT SETNAME takes no white space or control characters."""
+    given = text(name, value)
+    if any(not "!" <= character <= "~" for character in given):
+        raise _wrong(name, value, "printable ASCII without spaces")
+    return given
+
+
+def keepalive_options(name: str, value: Any) -> Dict[Any, Any]:
+    """Check a mapping of TCP liveness options; see :func:`extras.keepalive.parse`."""
+    if not isinstance(value, Mapping):
+        raise _wrong(name, value, "a mapping such as {TCP_KEEPIDLE: 30, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3}")
+    keepalive.parse(True, value)
+    return dict(value)
+
+
+def texts(name: str, value: Any) -> Tuple[str, ...]:
+    """Convert to a tuple of texts."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, (list, tuple)):
+        raise OptionError(f"{name} must be a list of host:port, not {type(value).__name__}")
+    return tuple(address(name, part) for part in value)
+
+
+def _option(
+    default: Any, convert: Convert, kind: str, doc: str, *, unit: str = "", secret: bool = False, none: bool = False
+) -> Any:
+    """One row of the table; ``none``: an explicit null is a value of its own, not "take the default"."""
+    metadata = {"convert": convert, "kind": kind, "doc": doc, "unit": unit, "secret": secret, "none": none}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The store's options, checked. Made by :func:`parse`; ``url`` holds the bare host once it is taken apart."""
+
+    url: str = _option("localhost", address, "text", "Host, `host:port`, or a `redis://`, `rediss://` or `unix://` URL")
+    port: int = _option(6379, whole(1, 65535), "int", "TCP port")
+    db: int = _option(0, whole(0), "int", "Database number")
+    username: Optional[str] = _option(None, text, "text", "ACL user (Redis 6 and later)")
+    password: Optional[str] = _option(None, secret, "text", "Password; never logged", secret=True)
+    use_ssl: bool = _option(False, flag, "bool", "Connect with TLS; a `rediss://` URL does too")
+    ssl_keyfile: Optional[str] = _option(None, text, "path", "Private key of the client certificate")
+    ssl_certfile: Optional[str] = _option(None, text, "path", "Client certificate")
+    ssl_ca_certs: Optional[str] = _option(None, text, "path", "CA certificates to trust instead of the system's")
+    ssl_check_hostname: bool = _option(True, flag, "bool", "Refuse a certificate made for another host name")
+    key_prefix: Optional[str] = _option(
+        None, key_prefix, "text", "Keys become `<key_prefix>:tracker:<sender_id>`; any printable text, used as it is"
+    )
+    read_unprefixed_keys: bool = _option(
+        False, flag, "bool", "Also find conversations that a Rasa 2.0 store left under their bare sender id"
+    )
+    record_exp: Optional[float] = _option(
+        None, seconds(0), "number", "A conversation expires this long after its last turn; 0 or unset: never", unit="s"
+    )
+    scan_count: int = _option(1000, whole(1, 10_000_000), "int", "Keys that one `SCAN` step of `keys()` looks at")
+    max_connections: Optional[int] = _option(
+        None, whole(1, 65535), "int", "Most connections to hold; a call waits `socket_timeout` for a free one"
+    )
+    client_name: Optional[str] = _option(None, client_name, "text", "Name shown by `CLIENT LIST`")
+    socket_timeout: Optional[float] = _option(
+        2.0, seconds(0, low_included=False), "number", "Longest wait for a reply; null: forever", unit="s", none=True
+    )
+    socket_connect_timeout: Optional[float] = _option(
+        2.0,
+        seconds(0, low_included=False),
+        "number",
+        "Longest wait to connect; null: as `socket_timeout`",
+        unit="s",
+        none=True,
+    )
+    socket_keepalive: bool = _option(True, flag, "bool", "Probe an idle connection, so that a dead peer is noticed")
+    socket_keepalive_options: Dict[Any, Any] = _option(
+        {}, keepalive_options, "mapping", "TCP liveness by name (any system's) or by this system's integer constant"
+    )
+    retry_on_timeout: bool = _option(False, flag, "bool", "Repeat a command once after a timeout")
+    health_check_interval: float = _option(
+        0.0, seconds(0), "number", "`PING` before use when idle for longer; 0: never", unit="s"
+    )
+    cluster: bool = _option(False, flag, "bool", "Redis Cluster; not yet supported")
+    deployment_mode: str = _option("standard", text, "text", "`standard`; `cluster` and `sentinel` not yet supported")
+    endpoints: Tuple[str, ...] = _option((), texts, "list", "Cluster or Sentinel nodes; not yet supported")
+    sentinel_service: Optional[str] = _option(None, text, "text", "Sentinel's master name; not yet supported")
+
+    unix_path: Optional[str] = None
+    """Path of the Unix socket that a ``unix://`` URL names."""
+
+    @property
+    def liveness(self) -> keepalive.Parsed:
+        """What ``socket_keepalive`` and ``socket_keepalive_options`` ask for."""
+        return keepalive.parse(self.socket_keepalive, self.socket_keepalive_options)
+
+
+TABLE: Dict[str, "Field[Any]"] = {f.name: f for f in fields(Options) if f.metadata}
+"""Option name to its row: ``kind``, ``unit``, ``doc`` and so on are in the field's ``metadata``."""
+
+_TOPOLOGY = ("cluster", "deployment_mode", "endpoints", "sentinel_service")
+_NEVER_IN_URL = ("url", "port", "username", "password", "use_ssl", "socket_keepalive_options", *_TOPOLOGY)
+
+
+def default_of(row: "Field[Any]") -> Any:
+    """Return the default of a row of :data:`TABLE`."""
+    if row.default_factory is not MISSING:
+        return row.default_factory()
+    return row.default
+
+
+def parse(given: Mapping[str, Any]) -> Options:
+    """Check options as given in ``endpoints.yml`` and return them converted, with defaults for the rest.
+
+    Empty text, as an unset ``${VAR}`` leaves it, counts as not given. Raises
+    :class:`~extras.errors.OptionError` for the first that is unknown, ill-typed, out of range or contradictory.
+    """
+    values: Dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in TABLE:
+            raise OptionError(f"unknown option {name!r}{did_you_mean(str(name), TABLE)} (known: {', '.join(TABLE)})")
+        _take(values, name, value)
+    _take_url(values)
+    _check_together(values)
+    return Options(**values)
+
+
+def _take(values: Dict[str, Any], name: str, value: Any) -> None:
+    metadata = TABLE[name].metadata
+    if value is None and metadata["none"]:
+        values[name] = None
+    elif value is not None and value != "":
+        values[name] = metadata["convert"](name, value)
+
+
+def _take_url(values: Dict[str, Any]) -> None:
+    url = values.get("url")
+    if url is None:
+        return
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        values["url"], port = _host_and_port(url)
+        if port is not None:
+            _merge(values, "port", port)
+        return
+    if scheme == "redis+sentinel":
+        raise OptionError("url (redis+sentinel://...): Sentinel is not yet supported; name one Redis server instead")
+    if scheme not in ("redis", "rediss", "unix"):
+        shown = f" {scheme + '://'!r}" if scheme.isalnum() else ""  # what is no scheme may hold a password
+        raise OptionError(f"url: unknown scheme{shown}; use redis://, rediss:// (TLS), unix:// or a host name")
+    parts = _split(url)
+    if parts is None:
+        raise OptionError(f"url ({scheme}://...) has a port or address that cannot be read; {_ENCODE}")
+    _take_url_parts(values, parts, parts.hostname, parts.port)
+
+
+def _split(url: str) -> Optional[SplitResult]:
+    """Take ``url`` apart, or return ``None``: urllib's errors show user name and password, so they end here."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname
+    except ValueError:
+        return None
+    return parts
+
+
+_ENCODE = "percent-encode special characters of the user name and password, or give them as options of their own"
+
+
+def _take_url_parts(values: Dict[str, Any], parts: SplitResult, host: Optional[str], port: Optional[int]) -> None:
+    if parts.fragment:
+        raise OptionError(f"url ({parts.scheme}://...) has a '#' part; {_ENCODE}")
+    if "@" in parts.query:  # most likely the rest of a password, so it is not shown
+        raise OptionError(f"url ({parts.scheme}://...) has an '@' after a '?'; {_ENCODE}")
+    if parts.username:
+        _merge(values, "username", unquote(parts.username))
+    if parts.password:
+        _merge(values, "password", unquote(parts.password))
+    if parts.scheme == "unix":
+        path = (host or "") + unquote(parts.path)
+        if not path.startswith("/"):
+            raise OptionError("url: write the socket's absolute path, as in unix:///run/redis/redis.sock")
+        if "port" in values:
+            raise OptionError(f"port is {values['port']}, but the url names a Unix socket, which has none; remove it")
+        values["url"], values["unix_path"] = path, path
+    else:
+        if not host:
+            raise OptionError(f"url ({parts.scheme}://...) names no host; write {parts.scheme}://host:6379/0")
+        if any(map(str.isspace, host)):
+            raise OptionError(f"url ({parts.scheme}://...) has white space in its host name; {_ENCODE}")
+        values["url"] = host
+        if port is not None:
+            _merge(values, "port", port)
+        if parts.scheme == "rediss":
+            _merge(values, "use_ssl", True)
+        path = unquote(parts.path).strip("/")
+        if path:
+            if not path.isdigit():
+                raise OptionError(f"url ({parts.scheme}://{host}/...): what follows the host must be a database number")
+            _merge(values, "db", path)
+    _take_query(values, parts)
+
+
+def _take_query(values: Dict[str, Any], parts: SplitResult) -> None:
+    allowed = [name for name in TABLE if name not in _NEVER_IN_URL]
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in allowed:
+            hint = "; give it as an option of its own" if name in TABLE else did_you_mean(name, allowed)
+            raise OptionError(f"url: option {name!r} cannot be used in a URL{hint}")
+        if value != "":
+            _merge(values, name, value)
+
+
+def _merge(values: Dict[str, Any], name: str, value: Any) -> None:
+    """Take a value out of the url, unless the option of the same name says otherwise."""
+    converted = TABLE[name].metadata["convert"](name, value)
+    if values.setdefault(name, converted) != converted:
+        shown = "" if TABLE[name].metadata["secret"] else f": {values[name]!r} and, in the url, {converted!r}"
+        raise OptionError(f"{name} is given twice with different values{shown}; keep one of them")
+
+
+def _host_and_port(url: str) -> Tuple[str, Optional[int]]:
+    try:
+        return str(ipaddress.IPv6Address(url[1:-1] if url.startswith("[") and url.endswith("]") else url)), None
+    except ValueError:
+        pass
+    try:
+        parts = urlsplit("//" + url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    rebuilt = f"{host}:{port}" if port is not None else host
+    if not host or url.lower() not in (rebuilt, f"[{host}]:{port}") or any(map(str.isspace, host)):
+        raise OptionError(
+            "url is neither a host name nor a URL; write redis.internal, redis.internal:6380 or "
+            "redis://user:password@redis.internal:6380/0"
+        )
+    return host, port
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    mode = values.get("deployment_mode", "standard")
+    if mode not in ("standard", "cluster", "sentinel"):
+        raise OptionError(f"deployment_mode must be standard, cluster or sentinel, not {mode!r}")
+    for name in _TOPOLOGY:
+        if values.get(name) not in (None, False, (), "standard"):
+            raise _not_yet(name, "..." if name == "endpoints" else repr(values[name]))
+    if values.get("use_ssl") and values.get("unix_path"):
+        raise OptionError("use_ssl is on, but the url names a Unix socket, which has no TLS; remove one of them")
+    if not values.get("use_ssl"):
+        given: List[str] = [name for name in ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs") if values.get(name)]
+        if given:
+            raise OptionError(f"{given[0]} is set, but use_ssl is off; set use_ssl: true, or use a rediss:// url")
+    elif values.get("ssl_keyfile") and not values.get("ssl_certfile"):
+        raise OptionError(
+            "ssl_keyfile is set without ssl_certfile; a client certificate needs both, or one file with both"
+        )
+
+
+def _not_yet(name: str, value: str) -> OptionError:
+    return OptionError(
+        f"{name} ({value}): Redis Cluster and Sentinel are not yet supported; point url at one Redis server and "
+        f"remove {name}"
+    )

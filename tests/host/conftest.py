@@ -1,0 +1,91 @@
+"""The host these tests run in: its stock Redis store is the oracle, whatever its version."""
+
+import asyncio
+import inspect
+import random
+import uuid
+from typing import Any, Callable, Iterator, List
+
+import pytest
+import redis
+from rasa.shared.core import trackers
+from rasa.shared.core.domain import Domain
+from the_host import HAS_SERVER, IS_PRO, IS_RASA_2
+
+from extras import _rasa
+from extras.bench.server import RedisServer
+from extras.trackerstore import ExtraRedisTrackerStore
+
+collect_ignore = [] if IS_PRO else ["test_pro.py"]
+if not HAS_SERVER:
+    collect_ignore.append("test_rest.py")
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[[Any], Any]]:
+    """Wait for what a host's method returned: a coroutine is run on one event loop, anything else is the result."""
+    loop = asyncio.new_event_loop()
+
+    def wait(value: Any) -> Any:
+        return loop.run_until_complete(value) if inspect.isawaitable(value) else value
+
+    yield wait
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+@pytest.fixture
+def domain() -> Domain:
+    """A domain with slots, in the form of the host's version."""
+    mappings = {} if IS_RASA_2 else {"mappings": [{"type": "custom"}]}
+    slots = {name: {"type": "text", "influence_conversation": False, **mappings} for name in ("name", "city")}
+    if IS_RASA_2:
+        slots = {name: {"type": "text"} for name in slots}
+    return Domain.from_dict(
+        {
+            "intents": ["greet", "inform"],
+            "entities": ["name", "city"],
+            "slots": slots,
+            "responses": {"utter_greet": [{"text": "hi"}]},
+            "session_config": {"session_expiration_time": 60, "carry_over_slots_to_new_session": True},
+        }
+    )
+
+
+@pytest.fixture
+def same_session_ids(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make Rasa Pro draw the session ids of a round again: called before each store's turn, both get the same ones."""
+    drawn = random.Random()
+
+    def draw() -> uuid.UUID:
+        return uuid.UUID(int=drawn.getrandbits(128), version=4)
+
+    if hasattr(trackers, "uuid"):
+        monkeypatch.setattr(trackers.uuid, "uuid4", draw)
+    return drawn.seed
+
+
+@pytest.fixture
+def stock(server: RedisServer, domain: Domain, raw: "redis.Redis") -> Callable[..., Any]:
+    """Make the host's own Redis store on database 0."""
+
+    def make(**options: Any) -> Any:
+        return _rasa.StockRedisTrackerStore(domain, host="127.0.0.1", port=server.port, **options)
+
+    return make
+
+
+@pytest.fixture
+def ours(
+    server: RedisServer, domain: Domain, raw: "redis.Redis", call: Callable[[Any], Any]
+) -> Iterator[Callable[..., Any]]:
+    """Make our store, on database 1 unless told otherwise."""
+    made: List[Any] = []
+
+    def make(**options: Any) -> Any:
+        made.append(ExtraRedisTrackerStore(domain, "127.0.0.1", **{"port": server.port, "db": 1, **options}))
+        return made[-1]
+
+    yield make
+    for store in made:
+        call(store.close())

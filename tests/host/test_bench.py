@@ -1,0 +1,135 @@
+"""``python -m extras.bench`` in this host: figures come out, and nothing stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+import redis
+from the_host import HAS_SERVER
+
+from extras.bench.server import RedisServer, find_server, free_port
+
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "SQLALCHEMY_SILENCE_UBER_WARNING": "1"}
+
+
+def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the benchmark; away from the checkout, so that it is the installed one."""
+    return subprocess.run(
+        [sys.executable, "-m", "extras.bench", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+@pytest.fixture
+def pid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the benchmark's own server leaves its process id."""
+    program, written = tmp_path / "server.sh", tmp_path / "pid"
+    program.write_text(f'#!/bin/sh\necho $$ > "{written}"\nexec "{find_server()}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "REDIS_SERVER", str(program))
+    return written
+
+
+def runs(pid_file: Path) -> bool:
+    try:
+        os.kill(int(pid_file.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_run_on_a_server_of_its_own(tmp_path: Path, pid_file: Path) -> None:
+    done = bench(tmp_path, "--rounds", "2", "--history", "17,100,1000/1000,200/100", "--json", "figures.json")
+    assert done.returncode == 0, done.stderr
+    assert not runs(pid_file)
+    data = json.loads((tmp_path / "figures.json").read_text())
+    assert {"machine", "Python", "Rasa", "redis-py", "hiredis", "server", "extras.fastsock"} <= set(data["header"])
+    assert [(found["events"], found["events_per_session"]) for found in data["histories"]] == [
+        (17, 60),
+        (100, 60),
+        (1000, 1000),
+        (200, 100),
+    ]
+    for found in data["histories"]:
+        check_history(found)
+    for line in (*data["header"].values(), "17 in one session", "100 old + 100", "stock/ours"):
+        assert line in done.stdout
+    assert [line for line in done.stdout.splitlines() if "debug" in line.lower()] == []
+    assert "flatness" not in done.stdout
+
+
+def check_history(found: Dict[str, Any]) -> None:
+    assert list(found["stores"]) == ["stock", "ours"]
+    for store in found["stores"].values():
+        assert store["rounds"] == 2
+        for case in ("retrieve", "save", "turn"):
+            times = store[case]
+            assert 0 < times["median_ms"] <= times["p99_ms"]
+            assert times["iqr_ms"] >= 0
+            assert found["ratio"][case] > 0
+    stock, ours = (found["stores"][name]["per_turn"] for name in ("stock", "ours"))
+    assert stock["commands"] == ["GET", "GET", "SET"] or stock["commands"] == ["GET", "SET"]
+    assert 1 <= len(ours["commands"]) <= 3
+    assert stock["bytes_to_redis"] > found["document_bytes"]
+    assert 0 < ours["bytes_to_redis"] < stock["bytes_to_redis"]
+    assert 0 < ours["bytes_from_redis"] < stock["bytes_from_redis"] + 100  # before 3.3 both read it all, once
+
+
+def test_a_run_on_a_given_server_leaves_no_key_and_touches_none(
+    tmp_path: Path, raw: Any, own_server: RedisServer
+) -> None:
+    client: Any = redis.Redis(port=own_server.port, db=3)
+    client.set("tracker:alice", "hers")
+    url = f"redis://127.0.0.1:{own_server.port}/3"
+    done = bench(tmp_path, "--rounds", "1", "--history", "17", "--url", url)
+    assert done.returncode == 0, done.stderr
+    assert client.keys("*") == [b"tracker:alice"]
+    assert client.get("tracker:alice") == b"hers"
+    assert client.info("keyspace").keys() == {"db3"}
+    assert client.info("commandstats").get("cmdstat_flushdb") is None
+    client.connection_pool.disconnect()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_stops_its_server(tmp_path: Path, pid_file: Path, stop: signal.Signals) -> None:
+    command: List[str] = [sys.executable, "-m", "extras.bench", "--history", "17,300,1000", "--rounds", "10000"]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "300 in sessions of 60" in line and "rounds" in line:
+                break
+        assert runs(pid_file)
+        process.send_signal(stop)
+        rest = process.stderr.read()
+        assert process.wait(60) == 128 + stop, rest
+    assert "Traceback" not in rest
+    assert not runs(pid_file)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}", "unix:///tmp/redis.sock", "http://127.0.0.1"])
+def test_a_server_that_cannot_be_used_is_said(tmp_path: Path, url: str) -> None:
+    done = bench(tmp_path, "--url", url.format(port=free_port()))
+    assert done.returncode == 2
+    assert "python -m extras.bench: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_can_be_as_loaded_as_a_server(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--rounds", "1", "--history", "17", "--like-server")
+    if HAS_SERVER:
+        assert done.returncode == 0, done.stderr
+        assert "rasa.core.agent is loaded, with TensorFlow" in done.stdout
+    elif done.returncode == 2:  # what tests/hosts leaves out
+        assert "No module named" in done.stderr
+    else:
+        assert "rasa.core.agent is loaded, without TensorFlow" in done.stdout

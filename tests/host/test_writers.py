@@ -1,0 +1,66 @@
+"""Any number of processes may save to one conversation at a time: every event is kept, once, in its writer's order."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from writer import SAVES_A_SESSION, SENDER, event_id
+
+from extras import _rasa
+from extras.bench.server import RedisServer
+
+WRITERS = 8
+SAVES = 500
+WRITER = Path(__file__).with_name("writer.py")
+
+
+def test_eight_processes_of_500_saves_lose_nothing_and_store_nothing_twice(
+    server: RedisServer, raw: "redis.Redis"
+) -> None:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "SQLALCHEMY_SILENCE_UBER_WARNING": "1"}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, str(WRITER), str(number), str(server.port), "mix", str(SAVES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            universal_newlines=True,
+        )
+        for number in range(WRITERS)
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        start = time.monotonic()
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        published = [writer.communicate()[0].split() for writer in writers]
+        print(f"{WRITERS} x {SAVES} saves in {time.monotonic() - start:.1f} s")
+        assert [writer.returncode for writer in writers] == [0] * WRITERS
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+
+    text: Any = raw.get(f"{_rasa.STOCK_PREFIX}{SENDER}")
+    stored = [event_id(event) for event in json.loads(text)["events"] if event["event"] != "slot"]
+    print(f"{len(stored)} events, {len(text)} bytes, {raw.info('commandstats')}")
+    for number in range(WRITERS):
+        mine = [identity for identity in stored if identity.startswith(f"{number}-")]
+        expected = []
+        for said in range(SAVES):
+            name = f"{number}-{said}"
+            if said % SAVES_A_SESSION == 0:
+                expected += [f"{name}-start", f"{name}-started", f"{name}-listen"]
+            expected += [f"{name}-user", f"{name}-bot"]
+        assert mine == expected
+        assert published[number] == expected
+    assert len(stored) == sum(map(len, published))

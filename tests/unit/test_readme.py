@@ -1,0 +1,57 @@
+"""README.md shows every option exactly as ``extras.options`` has it.
+
+After an option changes, put the output of ``python tests/unit/test_readme.py`` in place of README.md's table.
+"""
+
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, List
+
+from extras.options import TABLE, default_of
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def options_table() -> str:
+    """Return the Markdown table of all options, without a newline at its end."""
+    rows = [["Option", "Type (unit)", "Default", "Meaning"], ["---"] * 4]
+    for name, row in TABLE.items():
+        kind, unit = row.metadata["kind"], row.metadata["unit"]
+        rows.append([f"`{name}`", f"{kind} ({unit})" if unit else kind, _default(row), row.metadata["doc"]])
+    return "\n".join(_line(cells) for cells in rows)
+
+
+def _line(cells: List[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _default(row: "Field[Any]") -> str:
+    value = default_of(row)
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, (int, float)):
+        return f"`{value:g}`"
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def test_readme_has_the_table_of_options() -> None:
+    assert options_table() in README.read_text(encoding="utf-8"), (
+        "README.md's options differ from extras.options.TABLE; replace its table by the output of "
+        "`python tests/unit/test_readme.py`"
+    )
+
+
+def test_table_has_a_row_for_every_option_and_a_cell_for_every_column() -> None:
+    lines = options_table().splitlines()
+    assert len(lines) == 2 + len(TABLE)
+    for line, name in zip(lines[2:], TABLE):
+        cells = line.replace("\\|", "").split("|")
+        assert len(cells) == 6, line
+        assert cells[1] == f" `{name}` "
+        assert all(cell.strip() for cell in cells[1:5]), line
+
+
+if __name__ == "__main__":
+    print(options_table())
