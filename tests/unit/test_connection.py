@@ -19,6 +19,7 @@ from typing import Any, Callable, Coroutine, Dict, Iterator, List, Tuple
 
 import pytest
 import redis
+from descriptors import none_left, none_left_async, open_descriptors
 from tls_proxy import Certificates, TlsProxy
 
 from extras import connection as connections
@@ -70,11 +71,6 @@ def as_kernel_values(keepalive: Any) -> Dict[str, Any]:
         "TCP_USER_TIMEOUT": keepalive.user_timeout_ms,
     }
     return {"SO_KEEPALIVE": int(keepalive.enabled), **{n: value for n, value in names.items() if hasattr(socket, n)}}
-
-
-def open_descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/dev/fd"))
 
 
 @pytest.fixture(autouse=True)
@@ -468,7 +464,7 @@ def test_an_option_the_kernel_refuses_is_named(kind: str, target: Target, monkey
     before = open_descriptors()
     with pytest.raises(redis.ConnectionError, match=r"setsockopt\(TCP_KEEPIDLE=0\)"):
         connection.connect()
-    assert open_descriptors() == before
+    assert none_left(before)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -598,7 +594,7 @@ def test_connecting_leaks_no_descriptor(kind: str, target: Target) -> None:
     for _ in range(ROUNDS.get(kind, 200)):
         connection.connect()
         connection.disconnect()
-    assert open_descriptors() == before
+    assert none_left(before)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -616,15 +612,7 @@ def test_failing_to_connect_leaks_no_descriptor(
         for _ in range(ROUNDS.get(failure, 200)):
             with pytest.raises(redis.RedisError):
                 connection.connect()
-        settle(before)
-        assert open_descriptors() == before
-
-
-def settle(before: int) -> None:
-    """Give a proxy in this process a moment to close its own ends."""
-    deadline = time.monotonic() + 2
-    while open_descriptors() != before and time.monotonic() < deadline:
-        time.sleep(0.02)
+        assert none_left(before)
 
 
 def test_threads_share_a_pool(target: Target) -> None:
@@ -906,7 +894,7 @@ class TestAsync:
             before = open_descriptors()
             with pytest.raises(redis.ConnectionError, match=r"setsockopt\(TCP_KEEPIDLE=0\)"):
                 await connection.connect()
-            assert open_descriptors() == before
+            assert await none_left_async(before)
 
         run_on(loop_class, work)
 
@@ -928,7 +916,7 @@ class TestAsync:
                     assert not connection.is_connected
                     await asyncio.sleep(0.02)
                     before = before or open_descriptors()
-                assert open_descriptors() == before
+                assert await none_left_async(before)
 
         run_on(loop_class, work)
         assert len(sockets) >= 1
@@ -1060,9 +1048,7 @@ class TestAsync:
             for _ in range(200):
                 await connection.connect()
                 await connection.disconnect()
-            await asyncio.sleep(0.01)
-            settle(before)
-            assert open_descriptors() == before
+            assert await none_left_async(before)
 
         run_on(loop_class, work)
 
@@ -1090,8 +1076,6 @@ class TestAsync:
                 for _ in range(ASYNC_ROUNDS.get(failure, 200)):
                     with pytest.raises(redis.RedisError):
                         await connection.connect()
-                await asyncio.sleep(0.02)
-                settle(before)
-                assert open_descriptors() == before
+                assert await none_left_async(before)
 
         run_on(loop_class, work)
