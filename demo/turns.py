@@ -87,16 +87,15 @@ async def read(store: Any) -> None:
     from extras import fastsock
 
     client = store._clients.current()
-    document = (await client.get(f"{store.key_prefix}{SENDER}")).decode()
+    document = (await client.execute("GET", f"{store.key_prefix}{SENDER}")).decode()
     print(f"      the document has {len(document):,} bytes")
     if os.environ["DEMO_HOST"].startswith("rasa-3.6"):  # the version that it was recorded with
         if document != RECORDED:
             raise SystemExit("the stored document differs from the recorded one")
         print("      and is byte for byte the one that Rasa's own store wrote")
-    connection = await client.connection_pool.get_connection("PING")
-    print(f"      kernel ({fastsock.IMPL}): {connection.keepalive}")
-    print(f"      a dead peer is noticed after {connection.keepalive.dead_after_s} s of silence")
-    await client.connection_pool.release(connection)
+    keepalive = client.connection.keepalive
+    print(f"      kernel ({fastsock.IMPL}): {keepalive}")
+    print(f"      a dead peer is noticed after {keepalive.dead_after_s} s of silence")
 
 
 async def _main() -> None:

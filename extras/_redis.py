@@ -1,7 +1,7 @@
 """The one place that knows how redis-py's versions, 3.5 to 8, differ."""
 
 import inspect
-from typing import TYPE_CHECKING, Any, Dict, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, Set
 
 import redis
 from redis.connection import (
@@ -37,6 +37,7 @@ __all__ = [
     "UnixDomainSocketConnection",
     "accepted",
     "async_timeout",
+    "error_parser",
     "redis_asyncio",
 ]
 
@@ -51,3 +52,9 @@ def accepted(connection_class: type, kwargs: Dict[str, Any]) -> Dict[str, Any]:
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
                 break
     return {name: value for name, value in kwargs.items() if name in names}
+
+
+def error_parser(connection: Any) -> Callable[[str], Exception]:
+    """Return what makes an exception of an error reply's text, as ``connection`` itself would."""
+    parse_error: Callable[[str], Exception] = connection._parser.parse_error
+    return parse_error

@@ -15,6 +15,7 @@ import redis
 from extras import _redis
 from extras.connection import FastConnection, FastSSLConnection, FastUnixConnection
 from extras.errors import OptionError
+from extras.multiplexed import MultiplexedConnection
 from extras.options import Options
 
 Argument = Union[bytes, str, int, float]
@@ -121,55 +122,53 @@ class LoopClients:
             )
         self._options = options
         self._kwargs = connection_kwargs(options)
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, MultiplexedConnection] = WeakKeyDictionary()
 
-    def current(self) -> Any:
-        """Return the running loop's ``redis.asyncio.Redis``; it connects at its first command."""
+    def current(self) -> MultiplexedConnection:
+        """Return the running loop's client; it connects at its first command."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
             # An open connection holds on to its loop, so that the weak keys alone would keep both for ever.
             for known in list(self._clients):
                 if known.is_closed():
-                    _abandon(self._clients.pop(known, None))
+                    self._clients.pop(known).abandon()
             client = self._clients[loop] = self._make()
         return client
 
-    def _make(self) -> Any:
+    def _make(self) -> MultiplexedConnection:
         from extras.connection import AsyncFastConnection, AsyncFastSSLConnection, AsyncFastUnixConnection
 
+        options = self._options
         connection_class: Any = AsyncFastConnection
-        if self._options.unix_path:
+        if options.unix_path:
             connection_class = AsyncFastUnixConnection
-        elif self._options.use_ssl:
+        elif options.use_ssl:
             connection_class = AsyncFastSSLConnection
-        aio = _redis.redis_asyncio
-        pool_class = aio.ConnectionPool if self._options.max_connections is None else aio.BlockingConnectionPool
-        pool = pool_class(connection_class=connection_class, **_pool_kwargs(self._options), **self._kwargs)
-        return aio.Redis(connection_pool=pool)
+        # Nothing is to come that was not asked for: no push messages, which RESP3 has.
+        kwargs = {**self._kwargs, **_redis.accepted(connection_class, {"protocol": 2})}
+        return MultiplexedConnection(
+            lambda: connection_class(**kwargs),
+            timeout_s=options.socket_timeout,
+            retry_on_timeout=options.retry_on_timeout,
+            health_check_interval_s=options.health_check_interval,
+            peer=options.unix_path or f"{options.url}:{options.port}",
+        )
 
     async def close(self) -> None:
-        """Close the running loop's connections; the next call opens new ones."""
+        """Close the running loop's connection; the next call opens a new one."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.connection_pool.disconnect()
+            await client.close()
 
 
-def _abandon(client: Any) -> None:
-    """Close the sockets of a client whose event loop is closed."""
-    pool = None if client is None else client.connection_pool
-    for name in ("_available_connections", "_in_use_connections", "_connections"):
-        for connection in getattr(pool, name, ()):
-            connection.abandon()
-
-
-async def arun(client: Any, steps: "Steps[Result]") -> Result:
-    """Carry out ``steps`` on a ``redis.asyncio`` client; see :func:`run`."""
+async def arun(client: MultiplexedConnection, steps: "Steps[Result]") -> Result:
+    """Carry out ``steps`` on an event loop's client; see :func:`run`."""
     try:
         command = next(steps)
         while True:
             try:
-                reply = await client.execute_command(*command)
+                reply = await client.execute(*command)
             except redis.RedisError as error:
                 command = steps.throw(error)
             else:

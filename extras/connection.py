@@ -202,6 +202,15 @@ if HAS_ASYNCIO:
                 await self.disconnect(nowait=True)  # type: ignore[attr-defined]
                 raise
 
+        def detach(self) -> asyncio.StreamWriter:
+            """Hand the open stream to somebody who goes on with its transport, and forget it."""
+            stream, reader = self._writer, self._reader
+            self._reader = self._writer = None
+            if stream is None or reader is None or reader.at_eof():
+                self.abandon()
+                raise RedisConnectionError("the server has closed the connection")
+            return stream
+
         def abandon(self) -> None:
             """Close the socket of a connection whose event loop is closed, and can do it no more."""
             if self._own_socket is not None:

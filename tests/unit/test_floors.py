@@ -19,6 +19,7 @@ FLOORS = {
     "_fastsock_py": 2,
     "connection": 3,
     "client": 3,
+    "multiplexed": 3,
     "_redis": 3,
     "conversation": 4,
     "trackerstore": 5,
@@ -28,7 +29,7 @@ FLOORS = {
 }
 MAY_IMPORT = {
     "rasa": {"_rasa", "trackerstore"},
-    "redis": {"_redis", "client", "connection"},
+    "redis": {"_redis", "client", "connection", "multiplexed"},
 }
 IO_MODULES = {
     "asyncio",
