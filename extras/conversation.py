@@ -18,24 +18,29 @@ _DOCUMENT_START = b'{"events": ['
 
 
 # Answers [size of the document, its end]. The end reaches back to the last event that contains ARGV[1], and ARGV[2]
-# bytes more, so that the event's beginning is in it; without such an event it is the whole document.
+# bytes more, so that the event's beginning is in it; without such an event it is the whole document. Goes backwards
+# piece by piece; finds ARGV[1] by its end from byte ARGV[3] on, which begins with a character that is rare in JSON,
+# because Lua looks for the first character alone and stops at each.
 READ_TAIL = Script(
     """
 local size = redis.call('STRLEN', KEYS[1])
-local margin = tonumber(ARGV[2])
-local window = 16384
-while true do
-  local text = redis.call('GETRANGE', KEYS[1], -window, -1)
-  local last, from = nil, 1
-  while true do
-    local at = string.find(text, ARGV[1], from, true)
-    if not at then break end
-    last, from = at, at + 1
+local before, rare = string.sub(ARGV[1], 1, ARGV[3]), string.sub(ARGV[1], ARGV[3] + 1)
+local upto = size
+while upto > 0 do
+  local start = math.max(upto - 16384, 0)
+  local text = redis.call('GETRANGE', KEYS[1], start, upto + #ARGV[1] - 2)
+  local last, at = nil, string.find(text, rare, 1, true)
+  while at do
+    if at > #before and string.sub(text, at - #before, at - 1) == before then last = at - #before end
+    at = string.find(text, rare, at + 1, true)
   end
-  if last and last > margin then return {size, string.sub(text, last - margin)} end
-  if window >= size then return {size, text} end
-  window = window * 4
+  if last then
+    start = math.max(start + last - 1 - ARGV[2], 0)
+    return {size, redis.call('GETRANGE', KEYS[1], start, -1)}
+  end
+  upto = start
 end
+return {size, redis.call('GET', KEYS[1]) or ''}
 """
 )
 
@@ -123,7 +128,9 @@ class Conversations:
 
         Raises ``ValueError`` if the stored bytes are no document.
         """
-        size, tail = yield from READ_TAIL.call(self.key(sender_id), session.marker, _TAIL_MARGIN_BYTES)
+        size, tail = yield from READ_TAIL.call(
+            self.key(sender_id), session.marker, _TAIL_MARGIN_BYTES, session.marker.find(b"_")
+        )
         if not tail:
             document = (yield from self.load(sender_id)) if self._read_unprefixed else None
             return None if document is None else parse(document)._replace(known=None)
