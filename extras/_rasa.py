@@ -59,6 +59,9 @@ _FAILED_PATCHES = tuple(
     getattr(_trackers, name) for name in ("JsonPatchException", "JsonPointerException") if hasattr(_trackers, name)
 )
 
+_UNDOING = (_events.ActionReverted, _events.UserUtteranceReverted, _events.ActiveLoop)
+_RESETTING = (_events.Restarted, _events.SessionStarted)
+
 _classes: Dict[str, Any] = {}
 
 
@@ -98,8 +101,30 @@ def whole_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
     dialogue.events = rebuild(parsed.events)
     known_user = {"user_id": dialogue.user_id} if hasattr(dialogue, "user_id") else {}
     tracker = store.init_tracker(sender_id, **known_user)
-    tracker.recreate_from_dialogue(dialogue)
+    applied = _applied_events(dialogue.events)
+    if applied is not None:
+        tracker.applied_events = lambda: applied
+    try:
+        tracker.recreate_from_dialogue(dialogue)
+    finally:
+        vars(tracker).pop("applied_events", None)
     return tracker
+
+
+def _applied_events(events: List[Any]) -> Optional[List[Any]]:
+    """Return what the host's ``applied_events`` returns of events that undo none, else ``None``.
+
+    The host asks each event whether it is of one of six classes, and that is slow, because its events are abstract
+    base classes; there are few classes among many events.
+    """
+    kinds = set(map(type, events))
+    if any(issubclass(kind, _UNDOING) for kind in kinds):
+        return None
+    resetting = {kind for kind in kinds if issubclass(kind, _RESETTING)}
+    first = len(events)
+    while first > 0 and type(events[first - 1]) not in resetting:
+        first -= 1
+    return events[first:]
 
 
 def unlimited_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
@@ -131,7 +156,11 @@ def latest_session(store: Any, tracker: Any) -> Any:
         return tracker
     events = list(tracker.events)
     # What get_trackers_for_conversation_sessions() does, without a tracker of every session but the last.
-    starts = [position for position, event in enumerate(events) if _starts_session(event)]
+    starts = [
+        position
+        for position, event in enumerate(events)
+        if getattr(event, "action_name", None) == ACTION_SESSION_START_NAME and isinstance(event, _events.ActionExecuted)
+    ]
     if not starts or starts == [0]:
         return tracker
     return DialogueStateTracker.from_events(
@@ -140,15 +169,6 @@ def latest_session(store: Any, tracker: Any) -> Any:
         tracker.slots.values(),
         sender_source=tracker.sender_source,
         max_event_history=tracker._max_event_history,
-    )
-
-
-def _starts_session(event: Any) -> bool:
-    # The type's name first: isinstance() is slow, because the host's events are abstract base classes.
-    return bool(
-        event.type_name == _events.ActionExecuted.type_name
-        and isinstance(event, _events.ActionExecuted)
-        and event.action_name == ACTION_SESSION_START_NAME
     )
 
 

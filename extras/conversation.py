@@ -7,7 +7,6 @@ replies. Nothing here does I/O, and nothing here knows Rasa.
 import hashlib
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
-from extras import collector
 from extras.client import Script, Steps
 from extras.document import Known, Parsed, SessionStart, parse, parse_tail
 
@@ -135,15 +134,11 @@ class Conversations:
             document = (yield from self.load(sender_id)) if self._read_unprefixed else None
             return None if document is None else parse(document)._replace(known=None)
         if len(tail) < size:
-            with collector.paused():
-                parsed = parse_tail(tail, size, session)
+            parsed = parse_tail(tail, size, session)
             if parsed is not None:
                 return parsed
             tail = yield ("GET", self.key(sender_id))
-        if tail is None:
-            return None
-        with collector.paused():
-            return parse(tail)
+        return None if tail is None else parse(tail)
 
     def append(
         self, sender_id: str, known: Known, addition: bytes, closing: bytes, expires_after_s: Optional[float]

@@ -164,7 +164,10 @@ class Options:
     )
     scan_count: int = _option(1000, whole(1, 10_000_000), "int", "Keys that one `SCAN` step of `keys()` looks at")
     max_connections: Optional[int] = _option(
-        None, whole(1, 65535), "int", "Most connections to hold; a call waits `socket_timeout` for a free one"
+        None,
+        whole(1, 65535),
+        "int",
+        "Rasa 2.x: most connections, a call waits `socket_timeout` for a free one; Rasa 3 shares one for each event loop",
     )
     client_name: Optional[str] = _option(None, client_name, "text", "Name shown by `CLIENT LIST`")
     socket_timeout: Optional[float] = _option(

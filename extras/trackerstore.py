@@ -41,7 +41,7 @@ def _nothing_swallowed(doing: str) -> Iterator[None]:
 
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa, collector
+    from extras import _rasa
     from extras.client import LoopClients, Steps, arun, run, sync_client
     from extras.conversation import TRACKER_INFIX, Conversations, UserIndex, load_many
     from extras.document import SEPARATOR, Known, Parsed, parse_addition
@@ -155,8 +155,7 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
 
     def _replayed(self, sender_id: str, parsed: Parsed, make: Callable[..., Tracker]) -> Tracker:
         try:
-            with collector.paused():
-                return make(self, sender_id, parsed)
+            return make(self, sender_id, parsed)
         except Exception as error:
             raise self._refuse(sender_id, error) from error
 
@@ -236,8 +235,7 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
 
     def _merged(self, sender_id: str, document: bytes, tracker: Tracker) -> Tuple[Tracker, List[Any]]:
         try:
-            with collector.paused():
-                stored = _rasa.unlimited_tracker(self, sender_id, parse_document(document))
+            stored = _rasa.unlimited_tracker(self, sender_id, parse_document(document))
             return _rasa.merge(stored, tracker, getattr(tracker, "_extras_maker", None) is self._conversations)
         except Exception as error:
             raise self._refuse(sender_id, error) from error

@@ -400,26 +400,17 @@ class TestLoopClients:
 
         run_on_new_loop(work)
 
-    def test_connection_class_follows_the_options(self) -> None:
-        async def work() -> None:
-            for given, name in (
-                ({}, "AsyncFastConnection"),
-                ({"use_ssl": True}, "AsyncFastSSLConnection"),
-                ({"url": "unix:///run/redis.sock"}, "AsyncFastUnixConnection"),
-            ):
-                pool = LoopClients(parse(given)).current().connection_pool
-                assert pool.connection_class is getattr(connections, name)
-
-        run_on_new_loop(work)
-
-    def test_a_loop_has_one_client_and_another_loop_its_own(self, options: Callable[..., Options]) -> None:
-        clients = LoopClients(options())
+    def test_a_loop_has_one_client_and_another_loop_its_own(
+        self, options: Callable[..., Options], raw: "redis.Redis"
+    ) -> None:
+        clients = LoopClients(options(client_name="one"))
 
         async def work() -> Any:
             client = clients.current()
             assert await arun(client, echo("text")) == "text"
             assert clients.current() is client
-            assert len(client.connection_pool._available_connections) == 1
+            assert names_of_clients(raw).count("one") == 1
+            assert type(client.connection) is connections.AsyncFastConnection
             await clients.close()
             return client
 
@@ -474,9 +465,9 @@ class TestLoopClients:
             await clients.close()
             for _ in range(3):
                 before = open_descriptors()
-                blocking = (arun(clients.current(), command("BLPOP", "nothing", "0.05")) for _ in range(5))
-                await asyncio.gather(*blocking)
-                assert names_of_clients(raw).count("closing") == 5
+                asked = (arun(clients.current(), echo(str(number))) for number in range(5))
+                assert await asyncio.gather(*asked) == list("01234")
+                assert names_of_clients(raw).count("closing") == 1
                 await clients.close()
                 assert await none_left_async(before)
                 deadline = time.monotonic() + 5
@@ -486,9 +477,8 @@ class TestLoopClients:
 
         run_on_new_loop(work)
 
-    @pytest.mark.parametrize("limit", [None, 3])
-    def test_fifty_tasks_at_once(self, limit: Any, options: Callable[..., Options], raw: "redis.Redis") -> None:
-        clients = LoopClients(options(max_connections=limit, socket_timeout=5, client_name="many"))
+    def test_fifty_tasks_share_one_connection(self, options: Callable[..., Options], raw: "redis.Redis") -> None:
+        clients = LoopClients(options(socket_timeout=5, client_name="many"))
 
         async def one(number: int) -> None:
             for turn in range(10):
@@ -497,36 +487,13 @@ class TestLoopClients:
 
         async def work() -> None:
             await asyncio.gather(*(one(number) for number in range(50)))
-            assert 1 <= names_of_clients(raw).count("many") <= (limit or 50)
-            await clients.close()
-
-        run_on_new_loop(work)
-
-    def test_at_the_limit_callers_wait_and_give_up_after_socket_timeout(self, options: Callable[..., Options]) -> None:
-        clients = LoopClients(options(max_connections=1, socket_timeout=0.4))
-
-        async def work() -> None:
-            client = clients.current()
-            blocking = asyncio.ensure_future(arun(client, command("BLPOP", "nothing", "0.2")))
-            await asyncio.sleep(0.05)
-            assert await arun(client, echo("text")) == "text"
-            assert blocking.done()
-            assert await blocking is None
-
-            holding = client.pubsub()
-            await holding.subscribe("channel")
-            started = time.monotonic()
-            with pytest.raises(redis.ConnectionError):
-                await arun(client, echo("text"))
-            assert 0.35 < time.monotonic() - started < 1.2
-            await (holding.aclose() if hasattr(holding, "aclose") else holding.close())
-            assert await arun(client, echo("text")) == "text"
+            assert names_of_clients(raw).count("many") == 1
             await clients.close()
 
         run_on_new_loop(work)
 
     def test_a_cancelled_call_gives_nobody_a_reply_that_is_not_theirs(self, options: Callable[..., Options]) -> None:
-        clients = LoopClients(options(max_connections=2, socket_timeout=5))
+        clients = LoopClients(options(socket_timeout=5))
 
         async def work() -> None:
             for turn in range(60):
@@ -609,11 +576,13 @@ class TestLoopClients:
         async def work() -> None:
             by_path = LoopClients(parse({"url": f"unix://{server.unix_path}"}))
             assert await arun(by_path.current(), echo("text")) == "text"
+            assert type(by_path.current().connection) is connections.AsyncFastUnixConnection
             await by_path.close()
             with TlsProxy(certificates.context(certificates.server, client_needs_one=True), server.port) as proxy:
                 given = {"url": f"rediss://127.0.0.1:{proxy.port}", "ssl_ca_certs": certificates.ca_file}
                 by_tls = LoopClients(parse({**given, **own}))
                 assert await arun(by_tls.current(), echo("text")) == "text"
+                assert type(by_tls.current().connection) is connections.AsyncFastSSLConnection
                 await by_tls.close()
                 without = LoopClients(parse(given))
                 with pytest.raises(redis.ConnectionError):

@@ -9,7 +9,6 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "extras"
 
 FLOORS = {
-    "collector": 1,
     "document": 1,
     "errors": 1,
     "keepalive": 1,
@@ -153,9 +152,9 @@ def test_init_is_a_docstring_only() -> None:
         ("client", "import rasa", "client imports rasa; only _rasa and trackerstore may"),
         ("conversation", "from rasa.core import agent", "conversation imports rasa; only _rasa and trackerstore may"),
         ("conversation", "import_module('rasa.core')", "conversation imports rasa; only _rasa and trackerstore may"),
-        ("trackerstore", "import redis", "trackerstore imports redis; only _redis and client and connection may"),
-        ("cli", "from redis import Redis", "cli imports redis; only _redis and client and connection may"),
-        ("options", "import redis.asyncio as x", "options imports redis; only _redis and client and connection may"),
+        ("trackerstore", "import redis", "trackerstore imports redis; only _redis and client and connection and multiplexed may"),
+        ("cli", "from redis import Redis", "cli imports redis; only _redis and client and connection and multiplexed may"),
+        ("options", "import redis.asyncio as x", "options imports redis; only _redis and client and connection and multiplexed may"),
         ("options", "import asyncio", "options (floor 1) imports asyncio, which does I/O"),
         (
             "options",
