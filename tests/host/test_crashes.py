@@ -237,7 +237,7 @@ def test_a_save_whose_reply_was_lost_is_reported_and_repeating_it_adds_nothing(
             call(situation.store.save(situation.tracker))
         proxy.lose = ""
         assert ids(client.get(KEY)) in (situation.old_ids, expected)
-    assert proxy.lost == 3
+    assert proxy.lost >= 3
     call(situation.store.save(situation.tracker))
     assert ids(client.get(KEY)) == expected
     add(situation.tracker, turn("next"))

@@ -11,9 +11,10 @@ import redis
 from conversations import RECORDED, Script, add, contents, known_here
 from the_host import IS_PRO, IS_RASA_2, RecordingBroker
 
-from extras import _rasa, _redis
+from extras import _rasa
 from extras.bench.server import RedisServer
 from extras.client import run
+from extras.multiplexed import MultiplexedConnection
 from extras.trackerstore import DocumentError, TrackerStoreError
 
 Call = Callable[[Any], Any]
@@ -203,15 +204,14 @@ def lose_the_next_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
         monkeypatch.setattr(redis.Redis, "execute_command", execute)
     else:
-        asynchronous: Any = _redis.redis_asyncio.Redis
-        awaited: Any = asynchronous.execute_command
+        awaited: Any = MultiplexedConnection.execute
 
-        async def execute_async(self: Any, *command: Any, **options: Any) -> Any:
-            reply = await awaited(self, *command, **options)
+        async def execute_async(self: Any, *command: Any) -> Any:
+            reply = await awaited(self, *command)
             lose(command)
             return reply
 
-        monkeypatch.setattr(asynchronous, "execute_command", execute_async)
+        monkeypatch.setattr(MultiplexedConnection, "execute", execute_async)
     return lambda: len(lost)
 
 
