@@ -7,6 +7,7 @@ host decides what is equal to it.
 import importlib
 import importlib.util
 import json
+from functools import lru_cache
 from inspect import iscoroutinefunction, signature
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -17,7 +18,7 @@ from rasa.shared.core.conversation import Dialogue
 from rasa.shared.exceptions import RasaException
 from rasa.shared.utils.common import all_subclasses
 
-from extras.document import SEPARATOR, START, Parsed, SessionStart
+from extras.document import START, Parsed, SessionStart
 
 DialogueStateTracker = _trackers.DialogueStateTracker
 
@@ -58,9 +59,6 @@ _TAKES_IS_REPLAY = "is_replay" in signature(DialogueStateTracker.update).paramet
 _FAILED_PATCHES = tuple(
     getattr(_trackers, name) for name in ("JsonPatchException", "JsonPointerException") if hasattr(_trackers, name)
 )
-
-_UNDOING = (_events.ActionReverted, _events.UserUtteranceReverted, _events.ActiveLoop)
-_RESETTING = (_events.Restarted, _events.SessionStarted)
 
 _classes: Dict[str, Any] = {}
 
@@ -118,13 +116,23 @@ def _applied_events(events: List[Any]) -> Optional[List[Any]]:
     base classes; there are few classes among many events.
     """
     kinds = set(map(type, events))
-    if any(issubclass(kind, _UNDOING) for kind in kinds):
+    if any(map(_undoes, kinds)):
         return None
-    resetting = {kind for kind in kinds if issubclass(kind, _RESETTING)}
+    resetting = set(filter(_resets, kinds))
     first = len(events)
     while first > 0 and type(events[first - 1]) not in resetting:
         first -= 1
     return events[first:]
+
+
+@lru_cache(maxsize=256)
+def _undoes(kind: type) -> bool:
+    return issubclass(kind, (_events.ActionReverted, _events.UserUtteranceReverted, _events.ActiveLoop))
+
+
+@lru_cache(maxsize=256)
+def _resets(kind: type) -> bool:
+    return issubclass(kind, (_events.Restarted, _events.SessionStarted))
 
 
 def unlimited_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
@@ -225,7 +233,7 @@ def serialise_events(store: Any, tracker: Any, events: List[Any]) -> str:
         dicts = _base.serialise_events(events, tracker.sender_id, tracker.user_id, use_proto_json=True)
     else:
         dicts = [event.as_dict() for event in events]
-    return SEPARATOR.join(map(json.dumps, dicts))
+    return json.dumps(dicts)[1:-1]
 
 
 def serialise_closing(tracker: Any, members: Dict[str, Any]) -> str:

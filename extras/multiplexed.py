@@ -33,12 +33,12 @@ class _Replies(asyncio.BufferedProtocol):
             protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_NOTHING
         )
         self._buffer = bytearray(_BUFFER_BYTES)
-        self._waiting: "Deque[asyncio.Future[Any]]" = deque()
+        self._waiting: Deque[asyncio.Future[Any]] = deque()
         self._silent_since = 0.0
         self._watch: Optional[asyncio.TimerHandle] = None
-        self._writable: Optional["asyncio.Future[None]"] = None
+        self._writable: Optional[asyncio.Future[None]] = None
         self._transport: Any = None
-        self.ended: "asyncio.Future[None]" = self._loop.create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def take(self, transport: Any) -> None:
         """Read from and write to an open transport from now on."""

@@ -8,7 +8,6 @@ Exit codes: 0 measured, 1 the stores' results differ, 2 something is missing or 
 """
 
 import argparse
-import asyncio
 import importlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, Dict, List, Optional
 import redis
 
 from extras.bench import machine, results
+from extras.bench.loop import run_on_server_loop
 from extras.bench.progress import Progress
 from extras.bench.quiet import quiet, quiet_structlog
 from extras.bench.rounds import DifferentResults
@@ -133,7 +133,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             progress.say("loading Rasa")
             host = _host(arguments.like_server)
             url = arguments.url or _own_server(stack)
-            data = asyncio.run(_run(host, url, arguments, progress))
+            data = run_on_server_loop(_run(host, url, arguments, progress))
     except (Missing, OptionError, redis.RedisError) as error:
         return _failed(2, str(error))
     except DifferentResults as error:

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, Dict, Optional
 
 from extras import _redis, fastsock
+from extras.bench.loop import name_of_running
 
 
 def describe(server: Dict[str, Any], server_loaded: bool) -> Dict[str, Any]:
@@ -22,6 +23,7 @@ def describe(server: Dict[str, Any], server_loaded: bool) -> Dict[str, Any]:
         "server": _server(server),
         "extras.fastsock": fastsock.IMPL,
         "rasa-extras": _version("rasa-extras") or "not installed",
+        "event loop": name_of_running(),
         "process": _process(server_loaded),
     }
     if hasattr(os, "getloadavg"):

@@ -51,14 +51,14 @@ class DifferentResults(Exception):
 class Lane(NamedTuple):
     """A store and the document that it is measured on.
 
-    ``primed``: a turn that is not timed comes before the timed one, so that this is one of many, as on a live server:
-    a string that Redis has just copied has no spare room yet, and a long one leaves all CPU caches cold.
+    ``primer``: the store that does a turn before the timed one, the same in all lanes that are compared, so that the
+    timed one is one of many, as on a live server: a string that Redis has just copied has no spare room yet.
     """
 
     name: str
     side: Side
     stored: Stored
-    primed: bool = False
+    primer: Side
 
 
 @dataclass
@@ -114,17 +114,16 @@ async def measure(
         progress(number)
         for lane in lanes if number % 2 == 0 else reversed(lanes):
             lane.stored.reset()
-            if lane.primed:
-                tracker = await lane.side.retrieve()
-                lane.side.add(tracker, lane.side.events())
-                await lane.side.save(tracker)
+            tracker = await lane.primer.retrieve()
+            lane.primer.add(tracker, lane.primer.events())
+            await lane.primer.save(tracker)
             await _turn(lane, counters, own, samples[lane.name])
     return samples
 
 
 async def _turn(lane: Lane, counters: Counters, own: Bytes, samples: Samples) -> None:
     side = lane.side
-    events = side.events(int(lane.primed))
+    events = side.events(1)
     gc.collect(1)  # what others have left young; all generations would take longer than most turns
     before = counters.bytes_moved()
     start = time.perf_counter()

@@ -54,7 +54,7 @@ class _Run:
         sides, document = self._trackers.sides(shape), self._trackers.document(shape)
         start = time.monotonic()
         commands = await rounds.check(sides, document, self._counters)
-        lanes = [Lane(side.name, side, document) for side in sides]
+        lanes = [Lane(side.name, side, document, primer=sides[-1]) for side in sides]
         samples = await self._rounds(str(shape), lanes, time.monotonic() - start)
         for name, names in commands.items():
             samples[name].commands = names
@@ -65,7 +65,7 @@ class _Run:
         lanes = []
         for shape in (FLAT_FROM, FLAT_TO):
             ours = self._trackers.sides(shape)[-1]
-            lanes.append(Lane(str(shape.events), ours, self._trackers.document(shape), primed=True))
+            lanes.append(Lane(str(shape.events), ours, self._trackers.document(shape), primer=ours))
         return await self._rounds("flatness", lanes, _FLATNESS_ROUND_S)
 
     async def _rounds(self, what: str, lanes: List[Lane], round_s: float) -> ByLane:

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import importlib.util
 import inspect
-import os
 import threading
 import time
 import weakref
