@@ -167,7 +167,8 @@ def latest_session(store: Any, tracker: Any) -> Any:
     starts = [
         position
         for position, event in enumerate(events)
-        if getattr(event, "action_name", None) == ACTION_SESSION_START_NAME and isinstance(event, _events.ActionExecuted)
+        if getattr(event, "action_name", None) == ACTION_SESSION_START_NAME
+        and isinstance(event, _events.ActionExecuted)
     ]
     if not starts or starts == [0]:
         return tracker

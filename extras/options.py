@@ -167,7 +167,7 @@ class Options:
         None,
         whole(1, 65535),
         "int",
-        "Rasa 2.x: most connections, a call waits `socket_timeout` for a free one; Rasa 3 shares one for each event loop",
+        "Rasa 2: most connections, a call waits `socket_timeout` for a free one; Rasa 3 shares one for each event loop",
     )
     client_name: Optional[str] = _option(None, client_name, "text", "Name shown by `CLIENT LIST`")
     socket_timeout: Optional[float] = _option(
