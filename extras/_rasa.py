@@ -9,7 +9,7 @@ import importlib.util
 import json
 from functools import lru_cache
 from inspect import iscoroutinefunction, signature
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from rasa.shared.core import events as _events
 from rasa.shared.core import trackers as _trackers
@@ -56,6 +56,8 @@ _SPLITS_SESSIONS = "retrieve_full_tracker" in vars(StockRedisTrackerStore)
 _MERGES = hasattr(StockRedisTrackerStore, "_merge_trackers")
 _REPLAY_SAFE_SESSION = getattr(_trackers, "get_latest_replay_safe_session_tracker", None)
 _TAKES_IS_REPLAY = "is_replay" in signature(DialogueStateTracker.update).parameters
+_HAS_SESSION_IDS = hasattr(DialogueStateTracker, "_generate_session_id")
+_INACTIVE_AFTER = {"inactive": True, "resume": False, "user": False, "session_started": False, "restart": False}
 _FAILED_PATCHES = tuple(
     getattr(_trackers, name) for name in ("JsonPatchException", "JsonPointerException") if hasattr(_trackers, name)
 )
@@ -186,20 +188,86 @@ def canonical(event_as_dict: Any) -> str:
     return json.dumps(event_as_dict, sort_keys=True)
 
 
-def merge(stored: Any, tracker: Any, made_here: bool) -> Tuple[Any, List[Any]]:
-    """Return the tracker to store in place of ``stored``, and its new events.
+class Session(NamedTuple):
+    """The session that a document is in, by Rasa Pro's id of it, and what decides whether an event begins another.
+
+    ``inactive``: whether a message of the user does; that it may be taken back by a rewind or an undo is not followed,
+    which would need the whole conversation. ``last``: the document's last event.
+    """
+
+    id: Optional[str]
+    inactive: bool
+    last: Any
+
+
+def session_read(session: Optional[Session], last: Any, parsed: Parsed) -> Session:
+    """Return the session after events that others have appended to a document whose last event was ``last``.
+
+    ``session``: the one before, where it is known. Where it is not, others have just begun one, which is active.
+    Raises ``ValueError`` where an event cannot be read.
+    """
+    session = session or Session(None, False, last)
+    return _followed(session, rebuild(parsed.events))._replace(id=parsed.members.get("current_session_id"))
+
+
+def session_after(session: Session, events: List[Any]) -> Session:
+    """Return the session after new events, each of which is given the id of its session if it has none yet.
+
+    As the stock ``_merge_trackers`` does it when it puts events of a tracker behind those that are stored.
+    """
+    state = DialogueStateTracker("", None)
+    state.current_session_id = session.id
+    for event in events:
+        state.inactive = session.inactive
+        state.events = [session.last] * 2  # of a single one the host thinks that the conversation begins
+        state._prepare_event_metadata(event, False)
+        session = _followed(session, [event])._replace(id=state.current_session_id)
+    return session
+
+
+def session_stored(tracker: Any, members: Dict[str, Any], last: Any) -> Optional[Session]:
+    """Return the session of a document that ends in an event of a tracker, ``None`` where the tracker is in it too."""
+    session = Session(members.get("current_session_id"), getattr(tracker, "inactive", False), last)
+    return session_unless_own(session, tracker)
+
+
+def session_unless_own(session: Optional[Session], tracker: Any) -> Optional[Session]:
+    """Return the session of a document, ``None`` where a tracker is in it too and tells itself how it goes on."""
+    return None if session is None or session.id == getattr(tracker, "current_session_id", None) else session
+
+
+def _followed(session: Session, events: List[Any]) -> Session:
+    inactive = session.inactive
+    for event in events:
+        inactive = _INACTIVE_AFTER.get(event.type_name, inactive)
+    return session._replace(inactive=inactive, last=events[-1] if events else session.last)
+
+
+class Merged(NamedTuple):
+    """What to store of a conversation and a tracker, and the new events in it, which are its last ones.
+
+    ``appends``: whether the events before those are the stored ones; otherwise the tracker replaces them.
+    ``session``: the one that the stored events end in, ``None`` on hosts without an id of it.
+    """
+
+    tracker: Any
+    new_events: List[Any]
+    appends: bool
+    session: Optional[Session]
+
+
+def merge(stored: Any, tracker: Any, made_here: bool) -> Merged:
+    """Return what to store in place of ``stored``.
 
     The result is that of the stock ``_merge_trackers``, which compares each event with each. Hosts before 3.0 have
     none: there a tracker that the store did not make replaces the stored one, as ``PUT .../tracker/events`` wants it.
     """
     events = list(tracker.events)
     if not stored.events:
-        return tracker, events
-    if not _MERGES and not made_here:
-        return tracker, events[len(stored.events) :]
-    past = tracker.travel_back_in_time(target_time=stored.events[-1].timestamp)
-    if past.events == stored.events:
-        return tracker, events[len(stored.events) :]
+        return Merged(tracker, events, False, None)
+    replaces = not _MERGES and not made_here
+    if replaces or tracker.travel_back_in_time(target_time=stored.events[-1].timestamp).events == stored.events:
+        return Merged(tracker, events[len(stored.events) :], False, None)
     if _MERGES:
         merged = tracker.init_copy()
         merged._max_event_history = None  # limits what the host is handed, not what is stored
@@ -209,14 +277,16 @@ def merge(stored: Any, tracker: Any, made_here: bool) -> Tuple[Any, List[Any]]:
     else:
         merged = stored  # which was made for this; the copies of Rasa 2.0 forget whose they are
     known = {canonical(event.as_dict()) for event in merged.events}
-    new = []
+    old_events = list(merged.events)
+    session = None
+    if _HAS_SESSION_IDS:
+        session = Session(merged.current_session_id, merged.inactive, old_events[-1])
     for event in events:
         form = canonical(event.as_dict())
         if form not in known:
             known.add(form)
             merged.update(event)
-            new.append(event)
-    return merged, new
+    return Merged(merged, list(merged.events)[len(old_events) :], True, session)
 
 
 def serialise(store: Any, tracker: Any) -> str:
@@ -237,30 +307,34 @@ def serialise_events(store: Any, tracker: Any, events: List[Any]) -> str:
     return json.dumps(dicts)[1:-1]
 
 
-def serialise_closing(tracker: Any, members: Dict[str, Any]) -> str:
-    """Return what ends a document: the bracket after its events and the other members.
+def members_after(tracker: Any, members: Dict[str, Any], session: Optional[Session]) -> Dict[str, Any]:
+    """Return the members beside the events that a document has once events of a tracker are appended to it.
 
     ``members``: those of the stored document, whose start of the conversation is older than that of one session.
+    ``session``: the one that the document is in then, ``None`` for that of the tracker.
     """
     dialogue = tracker.as_dialogue()
     dialogue.events = []
-    document = dialogue.as_dict()
+    found: Dict[str, Any] = dialogue.as_dict()
+    del found["events"]
     if _USES_PROTO_JSON:
-        document["sender_id"] = tracker.sender_id
+        found["sender_id"] = tracker.sender_id
     started = "conversation_started_timestamp"
-    if started in document and members.get(started) is not None:
-        document[started] = members[started]
-    return json.dumps(document)[len(START) :]
+    if started in found and members.get(started) is not None:
+        found[started] = members[started]
+    if session is not None:
+        found["current_session_id"] = session.id
+    return found
+
+
+def serialise_closing(members: Dict[str, Any]) -> str:
+    """Return what ends a document: the bracket after its events and the other members."""
+    return json.dumps({"events": [], **members})[len(START) :]
 
 
 def same_session(members: Dict[str, Any], others: Dict[str, Any]) -> bool:
     """Return whether two states of a document are in the same session, by Rasa Pro's id of it."""
     return bool(members.get("current_session_id") == others.get("current_session_id"))
-
-
-def in_session(tracker: Any, members: Dict[str, Any]) -> bool:
-    """Return whether a tracker is in the session that a document is in, by Rasa Pro's id of it."""
-    return bool(getattr(tracker, "current_session_id", None) == members.get("current_session_id"))
 
 
 def user_id(tracker: Any) -> Optional[str]:

@@ -59,12 +59,16 @@ class DocumentError(TrackerStoreError, _rasa.DocumentErrorBase):  # type: ignore
 
 
 class _Stored(NamedTuple):
-    """What a tracker remembers of its stored document: ``last`` is the newest event object that is in it."""
+    """What a tracker remembers of its stored document: ``last`` is the newest event object that is in it.
+
+    ``session``: the one that the document is in, where another writer has ended that of the tracker.
+    """
 
     owner: Conversations
     known: Known
     members: Dict[str, Any]
     last: Optional[Any]
+    session: Optional[_rasa.Session] = None
 
 
 def _last(tracker: Tracker) -> Optional[Any]:
@@ -165,7 +169,8 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
         ``last`` is taken before anything is waited for: what is added to the tracker meanwhile is not stored yet.
         """
         if parsed.known is not None and (last is not None or parsed.known.empty):
-            tracker._extras_stored = _Stored(self._conversations, parsed.known, parsed.members, last)
+            session = _rasa.session_stored(tracker, parsed.members, last)
+            tracker._extras_stored = _Stored(self._conversations, parsed.known, parsed.members, last, session)
         return tracker
 
     def _save_steps(self, tracker: Tracker, expires_after_s: Optional[float]) -> Steps[List[Any]]:
@@ -173,7 +178,9 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
         sender_id = self._conversations.bare(tracker.sender_id)
         expires_after_s = expires_after_s or self.record_exp
         new_events = self._new_since_stored(tracker)
-        if new_events is None or not (yield from self._append_steps(sender_id, tracker, new_events, expires_after_s)):
+        if new_events is None or not (
+            yield from self._append_steps(sender_id, tracker, tracker._extras_stored, new_events, expires_after_s)
+        ):
             new_events = yield from self._union_steps(sender_id, tracker, expires_after_s)
         yield from self._index_steps(sender_id, tracker, expires_after_s)
         return new_events
@@ -192,51 +199,72 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
         return _without_equals(events[first:], events[:first])
 
     def _append_steps(
-        self, sender_id: str, tracker: Tracker, new_events: List[Any], expires_after_s: Optional[float]
+        self,
+        sender_id: str,
+        tracker: Tracker,
+        stored: _Stored,
+        new_events: List[Any],
+        expires_after_s: Optional[float],
     ) -> Steps[bool]:
         """Append events to the stored document; return whether that was possible.
 
         What others have appended in the meantime is read, and of ours only what is not among it is appended: another
-        writer loses nothing, and a save that is repeated after a lost reply adds nothing.
+        writer loses nothing, and a save that is repeated after a lost reply adds nothing. Whoever is overtaken reads
+        only what the others have added, and somebody always gets on.
         """
-        stored: _Stored = tracker._extras_stored
-        known, members, missing, last = stored.known, stored.members, new_events, _last(tracker)
+        known, members, session = stored.known, stored.members, stored.session
+        missing, last = new_events, _last(tracker)
         while True:
+            ending = None if session is None else _rasa.session_after(session, missing)
             addition = _rasa.serialise_events(self, tracker, missing)
             if addition and not known.empty:
                 addition = SEPARATOR + addition
-            closing = _rasa.serialise_closing(tracker, members).encode()
+            written = _rasa.members_after(tracker, members, ending)
+            closing = _rasa.serialise_closing(written).encode()
             found = yield from self._conversations.append(sender_id, known, addition.encode(), closing, expires_after_s)
             if isinstance(found, Known):
-                tracker._extras_stored = _Stored(stored.owner, found, members, last)
+                session = _rasa.session_unless_own(ending, tracker)
+                tracker._extras_stored = _Stored(stored.owner, found, written, last, session)
                 return True
             added = parse_addition(known, found.text, found.size_bytes)
-            if added is None or added.known is None or not _rasa.same_session(members, added.members):
+            if added is None or added.known is None:
                 return False
+            if session is not None or not _rasa.same_session(members, added.members):
+                try:
+                    session = _rasa.session_read(session, stored.last, added)
+                except ValueError as error:
+                    raise self._refuse(sender_id, error) from error
             known, members = added.known, added.members
             forms = set(map(_rasa.canonical, added.events))
             missing = [event for event in missing if _rasa.canonical(event.as_dict()) not in forms]
 
     def _union_steps(self, sender_id: str, tracker: Tracker, expires_after_s: Optional[float]) -> Steps[List[Any]]:
-        """Store the union of the stored conversation and a tracker of unknown origin; return what was new."""
+        """Store the union of the stored conversation and a tracker of unknown origin; return what was new.
+
+        New events behind the stored ones are appended, so that no other writer can overtake this for long.
+        """
         while True:
             document = yield from self._conversations.load(sender_id)
             last = _last(tracker)
-            if document is None:
-                merged, new_events = tracker, list(tracker.events)
-            else:
-                merged, new_events = self._merged(sender_id, document, tracker)
-            text = _rasa.serialise(self, merged).encode()
+            merged = _rasa.Merged(tracker, list(tracker.events), False, None)
+            if document is not None:
+                parsed, merged = self._merged(sender_id, document, tracker)
+                if merged.appends and parsed.known is not None:
+                    # Of all events, not of the parsed members, which another version of the host may have written.
+                    members = _rasa.members_after(merged.tracker, parsed.members, merged.session)
+                    stored = _Stored(self._conversations, parsed.known, members, None, merged.session)
+                    if (yield from self._append_steps(sender_id, tracker, stored, merged.new_events, expires_after_s)):
+                        return merged.new_events
+            text = _rasa.serialise(self, merged.tracker).encode()
             if (yield from self._conversations.replace_if(sender_id, document, text, expires_after_s)):
-                parsed = parse_document(text)
-                if merged is tracker or _rasa.in_session(tracker, parsed.members):
-                    self._stamped(tracker, parsed, last)
-                return new_events
+                self._stamped(tracker, parse_document(text), last)
+                return merged.new_events
 
-    def _merged(self, sender_id: str, document: bytes, tracker: Tracker) -> Tuple[Tracker, List[Any]]:
+    def _merged(self, sender_id: str, document: bytes, tracker: Tracker) -> Tuple[Parsed, _rasa.Merged]:
         try:
-            stored = _rasa.unlimited_tracker(self, sender_id, parse_document(document))
-            return _rasa.merge(stored, tracker, getattr(tracker, "_extras_maker", None) is self._conversations)
+            parsed = parse_document(document)
+            stored = _rasa.unlimited_tracker(self, sender_id, parsed)
+            return parsed, _rasa.merge(stored, tracker, getattr(tracker, "_extras_maker", None) is self._conversations)
         except Exception as error:
             raise self._refuse(sender_id, error) from error
 

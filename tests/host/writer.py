@@ -22,15 +22,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import redis
 from rasa.shared.core.domain import Domain
 from rasa.shared.core.events import Event
-from the_host import IS_PRO, IS_RASA_2
+from the_host import IS_RASA_2
 
 from extras.trackerstore import ExtraRedisTrackerStore
 
-SAVES_A_SESSION = 500 if IS_PRO else 125
-SAVES_A_TRACKER = [1, 20, 50, 100] if IS_PRO or IS_RASA_2 else [1, 1, 1, 2, 5, 20]
-"""How often a tracker is saved before it is read anew. Rasa 2 reads from the conversation's beginning; on Rasa Pro so
-does each save of a tracker whose session another writer has ended, so that few sessions are begun there.
-"""
+SAVES_A_SESSION = 125
+SAVES_A_TRACKER = [1, 20, 50, 100] if IS_RASA_2 else [1, 1, 1, 2, 5, 20]
+"""How often a tracker is saved before it is read anew. Rasa 2 reads from the conversation's beginning."""
 
 SENDER = "alice"
 TOLD = os.fdopen(os.dup(1), "w", buffering=1)
@@ -100,10 +98,10 @@ class Writer:
         """Read the conversation, or begin it."""
         return self.call(self._store.retrieve(SENDER)) or self._store.init_tracker(SENDER)
 
-    def add_turn(self, tracker: Any, sessions: bool) -> List[str]:
+    def add_turn(self, tracker: Any) -> List[str]:
         """Put the next turn on a tracker and return the ids of its events."""
         name = f"{self.number}-{self.said}"
-        events = session_start(name) if sessions and self.said % SAVES_A_SESSION == 0 else []
+        events = session_start(name) if self.said % SAVES_A_SESSION == 0 else []
         events += turn(name)
         self.said += 1
         for event in events:
@@ -123,7 +121,7 @@ class Writer:
                 tracker = self.retrieve()
                 kept = self.random.choice(SAVES_A_TRACKER) if self.said > 9 else 1
             kept -= 1
-            self.add_turn(tracker, sessions=True)
+            self.add_turn(tracker)
             self.save(tracker)
 
     def insist(self, ends: Callable[[], Any]) -> None:
@@ -132,8 +130,7 @@ class Writer:
         while not ends():
             if self.said % 7 == 6:
                 tracker = self._insist(self.retrieve)
-            # On Rasa Pro a writer whose session another one ends may have to wait until that one pauses.
-            identities = self.add_turn(tracker, sessions=not IS_PRO)
+            identities = self.add_turn(tracker)
             self._insist(partial(self.save, tracker))
             print(*identities, file=TOLD)
 
