@@ -10,7 +10,6 @@ PACKAGE = Path(__file__).resolve().parents[2] / "extras"
 
 FLOORS = {
     "collector": 1,
-    "document": 1,
     "errors": 1,
     "keepalive": 1,
     "options": 1,
@@ -21,6 +20,7 @@ FLOORS = {
     "client": 3,
     "multiplexed": 3,
     "_redis": 3,
+    "document": 3,
     "conversation": 4,
     "trackerstore": 5,
     "_rasa": 5,
