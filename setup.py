@@ -10,7 +10,7 @@ setup(
             Extension(
                 "extras._fastsock",
                 ["src/_fastsock/_fastsock.pyx"],
-                depends=["src/_fastsock/sockopt.h"],
+                depends=["src/_fastsock/sockopt.h", "src/_fastsock/json_decode.h"],
                 include_dirs=["src/_fastsock"],
                 libraries=["ws2_32"] if os.name == "nt" else [],
                 optional=os.environ.get("EXTRAS_FASTSOCK") != "native",

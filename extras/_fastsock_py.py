@@ -4,11 +4,12 @@ Both modules have the same names and behaviour; ``_fastsock.pyi`` describes them
 """
 
 import errno
+import json
 import operator
 import os
 import socket
 from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from extras.keepalive import CONSTANTS
 
@@ -134,3 +135,21 @@ def get_keepalive(fd: int) -> Tuple[bool, Optional[int], Optional[int], Optional
 def _failed(code: Optional[int], name: str, value: Optional[int]) -> OSError:
     call = f"getsockopt({name})" if value is None else f"setsockopt({name}={value})"
     return OSError(code or 0, f"{call}: {os.strerror(code or 0)}")
+
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, int]:
+    """See ``_fastsock.pyi``."""
+    if type(data) is not bytes:
+        raise TypeError(f"{type(data).__name__} is given, but bytes are decoded")
+    start = operator.index(start)
+    if not 0 <= start <= len(data):
+        raise ValueError(f"{start} is no offset in {len(data)} bytes")
+    text = ("[" if in_array else "") + data[start:].decode("utf-8")
+    try:
+        value, end = _raw_decode(text)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    return value, len(data) - len(text[end:].encode("utf-8"))

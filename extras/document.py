@@ -14,15 +14,16 @@ import json
 from dataclasses import dataclass
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from extras.fastsock import decode_json
+
 START = '{"events": ['
 SEPARATOR = ", "
+_START = START.encode()
 _ANCHOR_BYTES = 256
 _MAX_LOOK_ALIKES = 8
 _STOCK_CLOSING = b'], "name": '
 
 Event = Dict[str, Any]
-
-_raw_decode = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,14 @@ class Parsed(NamedTuple):
 
 def parse(document: bytes) -> Parsed:
     """Parse a whole document. Raises ``ValueError`` if it is not one object with a list of events."""
-    text = document.decode("utf-8")
-    if text.startswith(START):
+    if document.startswith(_START):
         try:
-            events, members, closing = _split(text[len(START) - 1 :])
+            events, members, closing = _split(document, len(_START))
             return Parsed(events, members, _known(document, len(document), closing, not events), True)
         except ValueError:
             pass  # spelt differently further on, or not JSON at all: the next lines tell
     try:
-        found = json.loads(text)
+        found = json.loads(document.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
     if not isinstance(found, dict) or not isinstance(found.get("events", []), list):
@@ -120,7 +120,7 @@ def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[
         if cut < 0:
             return None
         try:
-            events, members, closing = _split("[" + tail[cut:].decode("utf-8"))
+            events, members, closing = _split(tail, cut)
         except ValueError:
             continue  # the marker stands inside an event
         if not closing.startswith(_STOCK_CLOSING):
@@ -140,24 +140,21 @@ def parse_addition(known: Known, text: bytes, size_bytes: int) -> Optional[Parse
     if known.empty or not text.startswith(known.anchor):
         return None
     try:
-        events, members, closing = _split("[0" + text[len(known.anchor) :].decode("utf-8"))
+        events, members, closing = _split(b"0" + text[len(known.anchor) :], 0)
     except ValueError:
         return None
     return Parsed(events[1:], members, _known(text, size_bytes, closing, False), False)
 
 
-def _split(text: str) -> Tuple[List[Any], Dict[str, Any], bytes]:
-    """Split text that begins with the array of events into events, the other members, and the closing bytes."""
-    try:
-        events, end = _raw_decode(text)
-        rest = '{"": 0' + text[end:]
-        members, final = _raw_decode(rest)
-    except RecursionError as error:
-        raise ValueError("it nests too deeply") from error
+def _split(data: bytes, start: int) -> Tuple[List[Any], Dict[str, Any], bytes]:
+    """Split the end of a document, from an event on, into the events, the other members, and the closing bytes."""
+    events, end = decode_json(data, start, in_array=True)
+    rest = b'{"": 0' + data[end:]
+    members, final = decode_json(rest, 0)
     if final != len(rest) or "events" in members:
         raise ValueError("the document does not end with its other members")
     del members[""]
-    return events, members, text[end - 1 :].encode("utf-8")
+    return events, members, data[end - 1 :]
 
 
 def _known(text: bytes, size_bytes: int, closing: bytes, empty: bool) -> Known:

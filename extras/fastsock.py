@@ -1,11 +1,11 @@
-"""Socket calls at native speed: the compiled ``_fastsock`` where it is there, else its Python twin.
+"""Socket calls and JSON at native speed: the compiled ``_fastsock`` where it is there, else its Python twin.
 
 ``IMPL`` says which of the two runs. The environment variable ``EXTRAS_FASTSOCK`` forces one: ``native`` (an error
 if it is not built) or ``python``; unset, the native one is preferred.
 """
 
 import os
-from typing import TYPE_CHECKING, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from extras.errors import OptionError
 from extras.keepalive import Keepalive
@@ -51,3 +51,12 @@ def apply_keepalive(fd: int, keepalive: Keepalive) -> None:
 def read_keepalive(fd: int) -> Keepalive:
     """Return what the kernel really holds for the socket ``fd``; ``None`` in a field it cannot tell."""
     return Keepalive(*_impl.get_keepalive(fd))
+
+
+def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, int]:
+    """Decode the JSON value at byte ``start`` as ``json`` would, faster, and return it with the byte offset after it.
+
+    ``in_array``: decode the rest of an array, whose opening bracket is not in ``data[start:]``. Raises ``ValueError``
+    for all that ``json`` refuses, or that nests too deeply.
+    """
+    return _impl.decode_json(data, start, in_array)

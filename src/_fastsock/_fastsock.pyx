@@ -1,11 +1,14 @@
 # cython: language_level=3, binding=True, autotestdict=False
-"""Native socket calls: extras.fastsock picks this module where it is built.
+"""Native socket calls and JSON: extras.fastsock picks this module where it is built.
 
-Its twin is extras/_fastsock_py.py, its description extras/_fastsock.pyi; the systems' differences are in sockopt.h.
+Its twin is extras/_fastsock_py.py, its description extras/_fastsock.pyi; the systems' differences are in sockopt.h,
+the decoder in json_decode.h.
 """
 
 import operator
 import os
+
+from extras._fastsock_py import decode_json as _decode_json_in_python
 
 cdef extern from "sockopt.h" nogil:
     ctypedef int fs_socket
@@ -24,6 +27,9 @@ cdef extern from "sockopt.h" nogil:
     int fs_set(fs_socket fd, int meaning, int value)
     int fs_get(fs_socket fd, int meaning, long long *value)
     int fs_set_idle_interval(fs_socket fd, int idle_s, int interval_s)
+
+cdef extern from "json_decode.h":
+    object fs_json_decode(bytes data, Py_ssize_t start, bint in_array)
 
 
 IMPL = "native"
@@ -101,3 +107,14 @@ def get_keepalive(fd):
             raise _failed(code, meaning, None)
         result.append(bool(values[meaning]) if meaning == FS_KEEPALIVE else values[meaning])
     return tuple(result)
+
+
+def decode_json(data, start, in_array=False):
+    cdef Py_ssize_t at = -1
+    if type(data) is bytes:
+        start = operator.index(start)
+        if 0 <= start <= len(data):
+            at = start
+    decoded = fs_json_decode(data, at, in_array) if at >= 0 else None
+    # What is unusual or wrong is Python's to decode or refuse.
+    return _decode_json_in_python(data, start, in_array) if decoded is None else decoded

@@ -709,12 +709,12 @@ class TestInterface:
 
     def test_public_names(self) -> None:
         described = set(self.defined(self.STUB))
-        assert described == {"IMPL", "SPELLING", "set_keepalive", "get_keepalive"}
+        assert described == {"IMPL", "SPELLING", "set_keepalive", "get_keepalive", "decode_json"}
         assert set(self.defined(self.TWIN)) == described
         names = {name for name, value in vars(native).items() if not name.startswith("_")}
         assert {name for name in names if not inspect.ismodule(getattr(native, name))} == described
 
-    @pytest.mark.parametrize("name", ["set_keepalive", "get_keepalive"])
+    @pytest.mark.parametrize("name", ["set_keepalive", "get_keepalive", "decode_json"])
     def test_signatures(self, name: str) -> None:
         stub, twin = self.defined(self.STUB)[name], self.defined(self.TWIN)[name]
         assert isinstance(stub, ast.FunctionDef)
