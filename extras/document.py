@@ -68,9 +68,14 @@ class SessionStart(NamedTuple):
         """Make the description of an action event of that name."""
         return cls(action, f'"name": {json.dumps(action)}'.encode(), b'{"event": "action", ')
 
-    def begins(self, event: Any) -> bool:
-        """Return whether a parsed event begins a session."""
-        return isinstance(event, dict) and event.get("event") == "action" and event.get("name") == self.action
+    def last_in(self, events: List[Any]) -> Optional[int]:
+        """Return the position of the last of some parsed events that begins a session, or ``None``."""
+        action = self.action
+        for at in range(len(events) - 1, -1, -1):
+            event = events[at]
+            if isinstance(event, dict) and event.get("name") == action and event.get("event") == "action":
+                return at
+        return None
 
 
 NOTHING = Known(0, b"", b"", True)
@@ -125,10 +130,9 @@ def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[
             continue  # the marker stands inside an event
         if not closing.startswith(_STOCK_CLOSING):
             continue  # the list is not that of the events, or another writer's
-        for first in range(len(events) - 1, -1, -1):
-            if session.begins(events[first]):
-                known = _known(tail, size_bytes, closing, False)
-                return Parsed(events[first:], members, known, False)
+        first = session.last_in(events)
+        if first is not None:
+            return Parsed(events[first:], members, _known(tail, size_bytes, closing, False), False)
     return None
 
 

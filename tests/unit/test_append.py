@@ -458,7 +458,7 @@ def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
     assert parsed is not None
     events = json.loads(stored)["events"]
     if not parsed.whole:
-        first = max(number for number, event in enumerate(events) if SESSION.begins(event))
+        first = SESSION.last_in(events)
         events = events[first:]
     assert parsed.events == events
     whole = known_of(stored)

@@ -94,7 +94,7 @@ def text_of(value: Any) -> str:
 def last_session(stored: bytes) -> Optional[List[Any]]:
     """Return the events from the last session start on, of the whole document; ``None`` without one."""
     events = json.loads(stored)["events"]
-    starts = [number for number, event in enumerate(events) if SESSION.begins(event)]
+    starts = [number for number, event in enumerate(events) if SESSION.last_in([event]) == 0]
     return events[starts[-1] :] if starts else None
 
 
