@@ -458,7 +458,8 @@ def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
     assert parsed is not None
     events = json.loads(stored)["events"]
     if not parsed.whole:
-        first = SESSION.last_in(events)
+        starts = [n for n, event in enumerate(events) if (event["event"], event.get("name")) == ("action", SESSION.action)]
+        first = starts[-1]
         events = events[first:]
     assert parsed.events == events
     whole = known_of(stored)
