@@ -95,6 +95,15 @@ def reads_tail(store: Any) -> bool:
     return _SPLITS_SESSIONS
 
 
+def session_of(parsed: Parsed) -> Optional[Parsed]:
+    """Return the part of which ``retrieve`` makes its tracker alone, ``None`` if the host makes it of all events."""
+    if not parsed.whole:
+        return parsed
+    if _REPLAY_SAFE_SESSION is None or not parsed.events:
+        return None
+    return parsed._replace(events=parsed.events[SESSION_START.last_in(parsed.events) or 0 :])
+
+
 def whole_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
     """Return the tracker of all events, as the host's ``deserialise_tracker`` does."""
     dialogue = Dialogue.from_parameters({**parsed.members, "events": []})

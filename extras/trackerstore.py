@@ -133,10 +133,12 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
             parsed = yield from self._parsed(
                 sender_id, self._conversations.load_session(sender_id, _rasa.SESSION_START)
             )
-            if parsed is not None and not parsed.whole:
-                tracker = self._replayed(sender_id, parsed, _rasa.session_tracker)
+            session = None if parsed is None else _rasa.session_of(parsed)
+            if session is not None:
+                tracker = self._replayed(sender_id, session, _rasa.session_tracker)
                 if tracker is not None:
-                    return self._stamped(tracker, parsed, _last(tracker))
+                    return self._stamped(tracker, session, _last(tracker))
+            if parsed is not None and not parsed.whole:
                 parsed = yield from self._parsed(sender_id, self._load_steps(sender_id))
         else:
             parsed = yield from self._parsed(sender_id, self._load_steps(sender_id))
