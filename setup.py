@@ -1,4 +1,5 @@
 import os
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -10,7 +11,7 @@ setup(
             Extension(
                 "extras._fastsock",
                 ["src/_fastsock/_fastsock.pyx"],
-                depends=["src/_fastsock/sockopt.h", "src/_fastsock/json_decode.h"],
+                depends=[*glob("src/_fastsock/*.h"), *glob("src/_fastsock/*.pxi")],
                 include_dirs=["src/_fastsock"],
                 libraries=["ws2_32"] if os.name == "nt" else [],
                 optional=os.environ.get("EXTRAS_FASTSOCK") != "native",

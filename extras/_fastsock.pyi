@@ -1,9 +1,16 @@
 """What the native module and its Python twin ``_fastsock_py`` both provide."""
 
-from typing import Any, Dict, Optional, Tuple
+import socket
+from typing import Any, Dict, Optional, Sequence, Tuple, final
 
 IMPL: str
 """``"native"`` or ``"python"``."""
+
+BULK_MAX_BYTES: int
+"""Longest bulk string that is given its memory at once: Redis' default ``proto-max-bulk-len``."""
+
+LARGE_BYTES: int
+"""A bulk string above so many bytes is received straight into its ``bytes``."""
 
 SPELLING: Dict[str, Tuple[str, int]]
 """The options this system has: field of ``Keepalive`` to its name here and the integer ``setsockopt`` takes."""
@@ -39,3 +46,49 @@ def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, i
     Raises ``ValueError`` for what is no JSON, nests more deeply than ``json`` can, or begins outside of ``data``;
     ``TypeError`` for anything but ``bytes``. RFC 8259; Modules/_json.c of CPython.
     """
+
+def wait_readable(sock: socket.socket, timeout_s: Optional[float]) -> Optional[bool]:
+    """Tell whether ``sock`` has bytes, and leave them there: ``None`` if not in time, ``False`` if the peer closed it.
+
+    ``timeout_s``: seconds, ``None`` for ever. Raises ``OSError`` with ``errno``. poll(2), recv(2) with MSG_PEEK.
+    """
+
+def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[float]) -> None:
+    """Send bytes-like objects one after the other, without a copy of any.
+
+    They belong to the caller, who leaves them unchanged meanwhile. ``timeout_s``: seconds for each piece, ``None`` for
+    ever. Raises ``socket.timeout`` past it, ``BlockingIOError`` if it is 0, else ``OSError`` with ``errno``, and what
+    a signal handler raises; how much is sent by then cannot be told. sendmsg(2).
+    """
+
+@final
+class Reader:
+    """Replies of one connection, by ``hiredis.Reader``; a large bulk string is never copied on its way to the caller.
+
+    Its memory is one buffer of ``buffer_bytes`` at the beginning of a page, and the large reply under way.
+    """
+
+    def __init__(
+        self, reader: Any, not_enough: Any, buffer_bytes: int, encoding: Optional[str], errors: Optional[str]
+    ) -> None:
+        """Feed ``reader``, a new ``hiredis.Reader`` with the same ``encoding`` and ``errors``.
+
+        ``not_enough``: what that returns while a reply is incomplete.
+        """
+
+    def has_data(self) -> bool:
+        """Return whether some bytes were received that belong to a reply not yet returned."""
+
+    def gets(self, decode: bool = True) -> Any:
+        """Return the next reply, or ``not_enough``; with ``decode`` false, strings as ``bytes``.
+
+        Raises what ``hiredis.Reader.gets`` does.
+        """
+
+    def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
+        """Wait for bytes and take what is there; ``False``: the peer has closed the connection.
+
+        After an error all that came before is still there, and a later call goes on. ``timeout_s``: seconds, ``None``
+        for ever. Raises ``socket.timeout`` past it, ``BlockingIOError`` if it is 0, else ``OSError`` with ``errno``,
+        what a signal handler raises, and ``RuntimeError`` while another call is under way. poll(2), recvmsg(2).
+        """

@@ -7,13 +7,19 @@ import errno
 import json
 import operator
 import os
+import select
 import socket
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from math import ceil
+from time import monotonic
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, final
 
 from extras.keepalive import CONSTANTS
 
 IMPL = "python"
+BULK_MAX_BYTES = 512 * 1024 * 1024
+LARGE_BYTES = 64 * 1024
+_WAIT_MS = 500  # at once: see transfer.pxi
 
 
 def _spelling() -> Dict[str, Tuple[str, int]]:
@@ -153,3 +159,152 @@ def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, i
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
     return value, len(data) - len(text[end:].encode("utf-8"))
+
+
+def _deadline(timeout_s: Optional[float]) -> Optional[float]:
+    if timeout_s is None:
+        return None
+    if not timeout_s >= 0:
+        raise ValueError("Timeout value out of range")
+    return monotonic() + timeout_s
+
+
+def _descriptor(sock: socket.socket) -> int:
+    fd = sock.fileno()
+    if fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return fd
+
+
+def _ready(sock: socket.socket, event: int, deadline: Optional[float]) -> bool:
+    while True:
+        poller = select.poll()
+        poller.register(_descriptor(sock), event)
+        left_ms = _WAIT_MS if deadline is None else max(0, min(_WAIT_MS, ceil((deadline - monotonic()) * 1000)))
+        if poller.poll(left_ms):
+            return True
+        if deadline is not None and monotonic() >= deadline:
+            return False
+
+
+def _wait(sock: socket.socket, event: int, deadline: Optional[float], timeout_s: Optional[float]) -> None:
+    if not _ready(sock, event, deadline):
+        if timeout_s == 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        raise socket.timeout("timed out")
+
+
+def wait_readable(sock: socket.socket, timeout_s: Optional[float]) -> Optional[bool]:
+    """See ``_fastsock.pyi``."""
+    if not _ready(sock, select.POLLIN, _deadline(timeout_s)):
+        return None
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+
+
+def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[float]) -> None:
+    """See ``_fastsock.pyi``."""
+    deadline = _deadline(timeout_s)
+    rest: List[memoryview] = [memoryview(piece).cast("B") for piece in pieces]
+    rest = [view for view in reversed(rest) if view.nbytes]
+    while rest:
+        if timeout_s is not None:
+            _wait(sock, select.POLLOUT, deadline, timeout_s)
+        _descriptor(sock)
+        sent = sock.sendmsg(rest[:-17:-1], [], 0 if timeout_s is None else socket.MSG_DONTWAIT)
+        while rest and sent >= rest[-1].nbytes:
+            sent -= rest.pop().nbytes
+            deadline = _deadline(timeout_s)
+        if sent:
+            rest[-1] = rest[-1][sent:]
+
+
+@final
+class Reader:
+    """See ``_fastsock.pyi``."""
+
+    def __init__(
+        self, reader: Any, not_enough: Any, buffer_bytes: int, encoding: Optional[str], errors: Optional[str]
+    ) -> None:
+        self._reader = reader
+        self._not_enough = not_enough
+        self._encoding = encoding
+        self._errors = errors or "strict"
+        self._buffer = bytearray(max(buffer_bytes, 1))
+        self._under_way = self._busy = False
+        self._large: Optional[bytearray] = None
+        self._missing = self._trailer = 0
+
+    def has_data(self) -> bool:
+        """See ``_fastsock.pyi``."""
+        return self._large is not None or bool(self._reader.has_data())
+
+    def gets(self, decode: bool = True) -> Any:
+        """See ``_fastsock.pyi``."""
+        if self._large is not None:
+            return self._take_large(decode)
+        if not self._under_way and not self._reader.has_data():
+            return self._not_enough
+        self._under_way = True
+        reply = self._reader.gets() if decode else self._reader.gets(False)
+        self._under_way = reply is self._not_enough
+        return reply
+
+    def _take_large(self, decode: bool) -> Any:
+        if self._large is None or self._missing or self._trailer:
+            return self._not_enough
+        data, self._large = bytes(self._large), None
+        return data.decode(self._encoding, self._errors) if decode and self._encoding is not None else data
+
+    def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
+        """See ``_fastsock.pyi``."""
+        if self._busy:
+            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
+        self._busy = True
+        try:
+            deadline = _deadline(timeout_s)
+            _descriptor(sock)
+            if timeout_s is not None or sock.gettimeout() is not None:
+                _wait(sock, select.POLLIN, deadline, timeout_s)
+            if self._large is not None and self._missing:
+                with memoryview(self._large)[-self._missing :] as rest:
+                    got = sock.recv_into(rest)
+                self._missing -= got
+            else:
+                got = sock.recv_into(self._buffer)
+                with memoryview(self._buffer)[:got] as received:
+                    self._handle(received)
+            return got > 0
+        finally:
+            self._busy = False
+
+    def _handle(self, received: memoryview) -> None:
+        at = 0
+        if self._large is None and not self._under_way and not self._reader.has_data():
+            at = self._begin_large(bytes(received[:16]))
+        if self._large is not None:
+            body = received[at : at + self._missing]
+            self._large[len(self._large) - self._missing : len(self._large) - self._missing + len(body)] = body
+            self._missing -= len(body)
+            at += len(body)
+            end = min(len(received) - at, self._trailer)
+            self._trailer -= end
+            at += end
+        if at < len(received):
+            self._reader.feed(self._buffer, at, len(received) - at)
+
+    def _begin_large(self, start: bytes) -> int:
+        digits, line_end, _ = start[1:].partition(b"\r\n")
+        if start[:1] != b"$" or not line_end or not digits.isdigit() or digits.startswith(b"0"):
+            return 0
+        length = int(digits)
+        if not LARGE_BYTES < length <= BULK_MAX_BYTES:
+            return 0
+        try:
+            self._large = bytearray(length)
+        except MemoryError:
+            return 0
+        self._missing, self._trailer = length, 2
+        return 1 + len(digits) + 2

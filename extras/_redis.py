@@ -1,9 +1,11 @@
 """The one place that knows how redis-py's versions, 3.5 to 8, differ."""
 
 import inspect
-from typing import TYPE_CHECKING, Any, Callable, Dict, Set
+import sys
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Set, Tuple, Type
 
 import redis
+import redis.connection
 from redis.connection import (
     BlockingConnectionPool,
     Connection,
@@ -15,9 +17,12 @@ from redis.connection import (
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
     from async_timeout import timeout as async_timeout
+    from redis._parsers import _HiredisParser as HiredisParser
 
     HAS_ASYNCIO = True
 else:
+    # Named with an underscore since redis-py 5.
+    HiredisParser = getattr(redis.connection, "_HiredisParser", None) or redis.connection.HiredisParser
     try:
         import redis.asyncio as redis_asyncio  # since redis-py 4.2
         from redis.asyncio.connection import async_timeout  # asyncio.timeout, or its backport before Python 3.11
@@ -27,17 +32,40 @@ else:
 
 VERSION = str(redis.__version__)
 
+_parsers = sys.modules[HiredisParser.__module__]
+NOT_ENOUGH_DATA: Any = getattr(_parsers, "NOT_ENOUGH_DATA", False)  # since redis-py 5
+"""What its ``hiredis.Reader`` returns while a reply is incomplete."""
+
+SENTINEL: Any = getattr(_parsers, "SENTINEL", object())
+"""Its default for a timeout that is not given."""
+
+NONBLOCKING_EXCEPTIONS: Tuple[Type[OSError], ...] = getattr(_parsers, "NONBLOCKING_EXCEPTIONS", (BlockingIOError,))
+"""What its parser reports as an error of the socket: every ``OSError`` in redis-py 3.5."""
+
+_reads = inspect.signature(Connection.read_response).parameters
+DISCONNECTS_WHEN_INTERRUPTED = "disconnect_on_error" in _reads
+"""Whether its connections close when a signal handler ends a read. redis-py 4.5.3 gives the late reply to the next."""
+
+SERVER_CLOSED: str = getattr(_parsers, "SERVER_CLOSED_CONNECTION_ERROR", "Connection closed by server.")
+
 __all__ = [
     "HAS_ASYNCIO",
     "VERSION",
     "BlockingConnectionPool",
     "Connection",
     "ConnectionPool",
+    "DISCONNECTS_WHEN_INTERRUPTED",
+    "HiredisParser",
+    "NONBLOCKING_EXCEPTIONS",
+    "NOT_ENOUGH_DATA",
+    "SENTINEL",
+    "SERVER_CLOSED",
     "SSLConnection",
     "UnixDomainSocketConnection",
     "accepted",
     "async_timeout",
     "error_parser",
+    "packed_buffers",
     "redis_asyncio",
 ]
 
@@ -58,3 +86,16 @@ def error_parser(connection: Any) -> Callable[[str], Exception]:
     """Return what makes an exception of an error reply's text, as ``connection`` itself would."""
     parse_error: Callable[[str], Exception] = connection._parser.parse_error
     return parse_error
+
+
+def packed_buffers() -> FrozenSet[type]:
+    """Return which of ``bytearray`` and ``memoryview`` redis-py takes as arguments: neither in 4.6, both in 8."""
+    taken = set()
+    for value in (bytearray(b"v"), memoryview(b"v")):
+        try:
+            packed = b"".join(Connection().pack_command("N", value))
+        except (redis.DataError, TypeError):
+            continue
+        if packed == b"*2\r\n$1\r\nN\r\n$1\r\nv\r\n":
+            taken.add(type(value))
+    return frozenset(taken)

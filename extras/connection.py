@@ -25,6 +25,7 @@ from extras._redis import (
     redis_asyncio,
 )
 from extras.keepalive import Given, Keepalive, parse
+from extras.transfer import FastTransfer
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _held(sock: socket.socket, asked: Keepalive) -> Keepalive:
     return held
 
 
-class FastConnection(Connection):
+class FastConnection(FastTransfer, Connection):
     """A TCP connection to Redis that notices a dead peer as soon as its options say.
 
     ``keepalive``: what the kernel holds for the open socket, ``None`` before the first connect. Connecting raises
@@ -91,7 +92,7 @@ class FastConnection(Connection):
     ) -> None:
         self._asked = _asked(socket_keepalive, socket_keepalive_options)
         kwargs["socket_keepalive"] = self._asked.enabled
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)
 
     def _connect(self) -> socket.socket:
         timeout_s = self.socket_connect_timeout
@@ -128,7 +129,7 @@ class FastSSLConnection(SSLConnection, FastConnection):
     """:class:`FastConnection` under TLS: the same liveness options, below the handshake."""
 
 
-class FastUnixConnection(UnixDomainSocketConnection):
+class FastUnixConnection(FastTransfer, UnixDomainSocketConnection):
     """A connection over a Unix socket. TCP liveness has no meaning there; asking for it ends in a warning."""
 
     def __init__(
@@ -139,7 +140,7 @@ class FastUnixConnection(UnixDomainSocketConnection):
         **kwargs: Any,
     ) -> None:
         _warn_unix(socket_keepalive, socket_keepalive_options)
-        super().__init__(*args, **accepted(UnixDomainSocketConnection, kwargs))  # type: ignore[no-untyped-call]
+        super().__init__(*args, **accepted(UnixDomainSocketConnection, kwargs))
         # redis-py 3.5 lacks the second, 4.5.3 both.
         self.socket_timeout = kwargs.get("socket_timeout", getattr(self, "socket_timeout", None))
         self.socket_connect_timeout = kwargs.get("socket_connect_timeout") or self.socket_timeout

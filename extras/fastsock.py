@@ -4,8 +4,12 @@
 if it is not built) or ``python``; unset, the native one is preferred.
 """
 
+import _socket
 import os
-from typing import TYPE_CHECKING, Any, Dict, Tuple
+import select
+import socket
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
 from extras.errors import OptionError
 from extras.keepalive import Keepalive
@@ -31,6 +35,28 @@ else:
 
 IMPL: str = _impl.IMPL
 SPELLING: Dict[str, Tuple[str, int]] = _impl.SPELLING
+Reader = _impl.Reader
+send_all = _impl.send_all
+wait_readable = _impl.wait_readable
+
+
+def _has_plain_calls(socket_class: type) -> bool:
+    calls = ("recv", "recv_into", "send", "sendall", "settimeout")
+    return (
+        hasattr(select, "poll")
+        and hasattr(socket, "MSG_DONTWAIT")
+        and issubclass(socket_class, _socket.socket)
+        and all(getattr(socket_class, call) is getattr(_socket.socket, call) for call in calls)
+    )
+
+
+def _never(socket_class: type) -> bool:
+    return False
+
+
+# The twin is slower than redis-py's own calls on small replies.
+transfers: Callable[[type], bool] = lru_cache(maxsize=64)(_has_plain_calls) if IMPL == "native" else _never
+"""Whether bytes go to and from sockets of a class by this module: not under TLS, gevent or Windows, nor by the twin."""
 
 
 def apply_keepalive(fd: int, keepalive: Keepalive) -> None:

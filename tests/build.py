@@ -28,7 +28,8 @@ def main() -> int:
     wrong = packed ^ (sources | {"extras/py.typed"} | native)
     with tarfile.open(sdist) as archive_:
         kept = {name.split("/", 1)[-1] for name in archive_.getnames()}
-    native_sources = {f"src/_fastsock/{name}" for name in ("_fastsock.pyx", "sockopt.h", "json_decode.h")}
+    names = ("_fastsock.pyx", "sockopt.h", "transfer.h", "transfer.pxi", "json_decode.h")
+    native_sources = {f"src/_fastsock/{name}" for name in names}
     missing = {*native_sources, "pyproject.toml", "LICENSE"} - kept
     generated = {name for name in kept if name.endswith((".c", ".so"))}
     print(f"wheel: native {native}, unexpected or missing {wrong or 'nothing'}")

@@ -1,8 +1,8 @@
 # cython: language_level=3, binding=True, autotestdict=False
 """Native socket calls and JSON: extras.fastsock picks this module where it is built.
 
-Its twin is extras/_fastsock_py.py, its description extras/_fastsock.pyi; the systems' differences are in sockopt.h,
-the decoder in json_decode.h.
+Its twin is extras/_fastsock_py.py, its description extras/_fastsock.pyi; the systems' differences are in sockopt.h
+and transfer.h, the decoder in json_decode.h, sending and receiving in transfer.pxi.
 """
 
 import operator
@@ -118,3 +118,6 @@ def decode_json(data, start, in_array=False):
     decoded = fs_json_decode(data, at, in_array) if at >= 0 else None
     # What is unusual or wrong is Python's to decode or refuse.
     return _decode_json_in_python(data, start, in_array) if decoded is None else decoded
+
+
+include "transfer.pxi"

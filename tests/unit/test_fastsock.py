@@ -700,7 +700,7 @@ class TestInterface:
         """Return the public names that a module defines itself."""
         found: Dict[str, ast.AST] = {}
         for statement in tree.body:
-            if isinstance(statement, ast.FunctionDef):
+            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
                 found[statement.name] = statement
             elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
                 targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
@@ -709,12 +709,14 @@ class TestInterface:
 
     def test_public_names(self) -> None:
         described = set(self.defined(self.STUB))
-        assert described == {"IMPL", "SPELLING", "set_keepalive", "get_keepalive", "decode_json"}
+        constants = {"IMPL", "SPELLING", "BULK_MAX_BYTES", "LARGE_BYTES"}
+        functions = {"set_keepalive", "get_keepalive", "decode_json", "wait_readable", "send_all"}
+        assert described == {*constants, *functions, "Reader"}
         assert set(self.defined(self.TWIN)) == described
         names = {name for name, value in vars(native).items() if not name.startswith("_")}
         assert {name for name in names if not inspect.ismodule(getattr(native, name))} == described
 
-    @pytest.mark.parametrize("name", ["set_keepalive", "get_keepalive", "decode_json"])
+    @pytest.mark.parametrize("name", ["set_keepalive", "get_keepalive", "decode_json", "wait_readable", "send_all"])
     def test_signatures(self, name: str) -> None:
         stub, twin = self.defined(self.STUB)[name], self.defined(self.TWIN)[name]
         assert isinstance(stub, ast.FunctionDef)

@@ -12,12 +12,14 @@ FLOORS = {
     "errors": 1,
     "keepalive": 1,
     "options": 1,
+    "packing": 1,
     "fastsock": 2,
     "_fastsock": 2,
     "_fastsock_py": 2,
     "connection": 3,
     "client": 3,
     "multiplexed": 3,
+    "transfer": 3,
     "_redis": 3,
     "document": 3,
     "conversation": 4,
@@ -28,9 +30,9 @@ FLOORS = {
 }
 MAY_IMPORT = {
     "rasa": {"_rasa", "trackerstore"},
-    "redis": {"_redis", "client", "connection", "multiplexed"},
+    "redis": {"_redis", "client", "connection", "multiplexed", "transfer"},
 }
-ONLY_THESE = "only _redis and client and connection and multiplexed may"
+ONLY_THESE = "only _redis and client and connection and multiplexed and transfer may"
 IO_MODULES = {
     "asyncio",
     "http",
