@@ -32,10 +32,10 @@ class _Replies(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._peer = peer
-        self._reader = hiredis.Reader(
+        self._reader: Any = hiredis.Reader(
             protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_NOTHING
         )
-        # A view, because TLS since Python 3.11 fills slices of it, and those of a bytearray are copies.
+        # TLS since Python 3.11 reads into slices of what it is given; those of a bytearray are copies.
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._waiting: Deque[asyncio.Future[Any]] = deque()
         self._silent_since = 0.0

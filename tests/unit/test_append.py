@@ -458,7 +458,9 @@ def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
     assert parsed is not None
     events = json.loads(stored)["events"]
     if not parsed.whole:
-        starts = [n for n, event in enumerate(events) if (event["event"], event.get("name")) == ("action", SESSION.action)]
+        starts = [
+            n for n, event in enumerate(events) if (event["event"], event.get("name")) == ("action", SESSION.action)
+        ]
         first = starts[-1]
         events = events[first:]
     assert parsed.events == events
