@@ -110,7 +110,7 @@ class _Replies(asyncio.BufferedProtocol):
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._check_silence)
         elif looked_at != self._silent_since:
-            # The loop itself may have been held up, and some loops run timers before they read what has come.
+            # The loop itself may have been held up, and some loops send only at the end of a turn, just before this.
             self._watch = self._loop.call_later(_LAST_LOOK_S, self._check_silence, self._silent_since)
         else:
             self._give_up(RedisTimeoutError(f"Timeout reading from {self._peer}: no answer for {self._timeout_s:g} s"))
