@@ -90,6 +90,7 @@ async def check(sides: Sequence[Side], stored: Stored, counters: Counters) -> Di
     commands = {}
     for side in sides:
         stored.reset()
+        await side.retrieve()  # what is remembered of another document is no part of a turn
         with counters.commands(stored.key) as commands[side.name]:
             tracker = await side.retrieve()
             contents = side.contents(tracker)
