@@ -145,8 +145,8 @@ class LoopClients:
             connection_class = AsyncFastUnixConnection
         elif options.use_ssl:
             connection_class = AsyncFastSSLConnection
-        # Nothing is to come that was not asked for: no push messages, which RESP3 has.
-        kwargs = {**self._kwargs, **_redis.accepted(connection_class, {"protocol": 2})}
+        # Nothing may come that was not asked for: neither push messages, which RESP3 has, nor replies to its own PINGs.
+        kwargs = {**self._kwargs, **_redis.accepted(connection_class, {"protocol": 2}), "health_check_interval": 0}
         return MultiplexedConnection(
             lambda: connection_class(**kwargs),
             timeout_s=options.socket_timeout,

@@ -207,9 +207,10 @@ if HAS_ASYNCIO:
             """Hand the open stream to somebody who goes on with its transport, and forget it."""
             stream, reader = self._writer, self._reader
             self._reader = self._writer = None
-            if stream is None or reader is None or reader.at_eof():
-                self.abandon()
-                raise RedisConnectionError("the server has closed the connection")
+            if stream is None or reader is None or reader.at_eof() or vars(reader).get("_buffer"):
+                if stream is not None:
+                    stream.transport.abort()
+                raise RedisConnectionError("the server has closed the connection, or sent what nobody asked for")
             return stream
 
         def abandon(self) -> None:

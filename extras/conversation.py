@@ -80,6 +80,8 @@ return 1
 )
 
 _TAIL_MARGIN_BYTES = 1024
+_MOST_PLACES = 10_000
+_GROWTH_BYTES = 262_144
 
 
 class Changed(NamedTuple):
@@ -87,6 +89,13 @@ class Changed(NamedTuple):
 
     size_bytes: int
     text: bytes
+
+
+class _Place(NamedTuple):
+    """Where in a document its last session begins, and where its events ended when it was last read, in bytes."""
+
+    start: int
+    end_of_events: int
 
 
 class Conversations:
@@ -100,6 +109,7 @@ class Conversations:
         self.prefix = prefix
         self._scan_count = scan_count
         self._read_unprefixed = read_unprefixed and prefix != ""
+        self._places: Dict[str, _Place] = {}
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> "Conversations":
         """Stay the same: a copy of a tracker still belongs to the store that its original came from."""
@@ -125,8 +135,32 @@ class Conversations:
     def load_session(self, sender_id: str, session: SessionStart) -> Steps[Optional[Parsed]]:
         """Return the last session of a conversation, reading little more than that, or all of it, or ``None``.
 
+        Where it begins is found by a script, and remembered for the conversations that were read last: Redis hands out
+        bytes from a known place on at a fraction of the cost, and documents only grow, unless they are replaced.
         Raises ``ValueError`` if the stored bytes are no document.
         """
+        place = self._places.pop(sender_id, None)
+        parsed = None if place is None else (yield from self._load_from(place, sender_id, session))
+        if parsed is None:
+            parsed = yield from self._find_session(sender_id, session)
+        if parsed is not None and parsed.known is not None and parsed.starts_at is not None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.pop(next(iter(self._places)), None)
+            self._places[sender_id] = _Place(parsed.starts_at, parsed.known.end_of_events)
+        return parsed
+
+    def _load_from(self, place: _Place, sender_id: str, session: SessionStart) -> Steps[Optional[Parsed]]:
+        """Return the last session, read from where it began when last seen, or ``None`` if it is not there any more.
+
+        What is read proves itself as ever: after a change of any kind it does not parse, or it is what it seems to be.
+        """
+        most = place.end_of_events - place.start + _GROWTH_BYTES
+        tail: bytes = yield ("GETRANGE", self.key(sender_id), place.start, place.start + most - 1)
+        if not tail or len(tail) == most or tail.find(session.marker, place.end_of_events - place.start) >= 0:
+            return None
+        return parse_tail(tail, place.start + len(tail), session) if place.start else parse(tail)
+
+    def _find_session(self, sender_id: str, session: SessionStart) -> Steps[Optional[Parsed]]:
         size, tail = yield from READ_TAIL.call(
             self.key(sender_id), session.marker, _TAIL_MARGIN_BYTES, session.marker.find(b"_")
         )

@@ -86,13 +86,15 @@ class Parsed(NamedTuple):
     """Events of a document or of its end, the members after them, and what is known for the next append.
 
     ``known`` is ``None`` where another writer's spelling makes appending in place unsafe. ``whole``: whether these are
-    all events of the document.
+    all events of the document. ``starts_at``: offset, in bytes, from which on the document has these events and no
+    others; 0 if they are all, ``None`` if that is not known.
     """
 
     events: List[Event]
     members: Dict[str, Any]
     known: Optional[Known]
     whole: bool
+    starts_at: Optional[int]
 
 
 def parse(document: bytes) -> Parsed:
@@ -100,7 +102,7 @@ def parse(document: bytes) -> Parsed:
     if document.startswith(_START):
         try:
             events, members, closing = _split(document, len(_START))
-            return Parsed(events, members, _known(document, len(document), closing, not events), True)
+            return Parsed(events, members, _known(document, len(document), closing, not events), True, 0)
         except ValueError:
             pass  # spelt differently further on, or not JSON at all: the next lines tell
     try:
@@ -109,7 +111,7 @@ def parse(document: bytes) -> Parsed:
         raise ValueError("it nests too deeply") from error
     if not isinstance(found, dict) or not isinstance(found.get("events", []), list):
         raise ValueError("it is not a JSON object with a list of events")
-    return Parsed(found.pop("events", []), found, None, True)
+    return Parsed(found.pop("events", []), found, None, True, 0)
 
 
 def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[Parsed]:
@@ -132,7 +134,8 @@ def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[
             continue  # the list is not that of the events, or another writer's
         first = session.last_in(events)
         if first is not None:
-            return Parsed(events[first:], members, _known(tail, size_bytes, closing, False), False)
+            starts_at = None if first else size_bytes - len(tail) + cut
+            return Parsed(events[first:], members, _known(tail, size_bytes, closing, False), False, starts_at)
     return None
 
 
@@ -147,7 +150,7 @@ def parse_addition(known: Known, text: bytes, size_bytes: int) -> Optional[Parse
         events, members, closing = _split(b"0" + text[len(known.anchor) :], 0)
     except ValueError:
         return None
-    return Parsed(events[1:], members, _known(text, size_bytes, closing, False), False)
+    return Parsed(events[1:], members, _known(text, size_bytes, closing, False), False, None)
 
 
 def _split(data: bytes, start: int) -> Tuple[List[Any], Dict[str, Any], bytes]:

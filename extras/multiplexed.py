@@ -32,10 +32,10 @@ class _Replies(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._peer = peer
-        self._reader = hiredis.Reader(
+        self._reader: Any = hiredis.Reader(
             protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_NOTHING
         )
-        # A view, because TLS since Python 3.11 fills slices of it, and those of a bytearray are copies.
+        # TLS since Python 3.11 reads into slices of what it is given; those of a bytearray are copies.
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._waiting: Deque[asyncio.Future[Any]] = deque()
         self._silent_since = 0.0
@@ -110,7 +110,7 @@ class _Replies(asyncio.BufferedProtocol):
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._check_silence)
         elif looked_at != self._silent_since:
-            # The loop itself may have been held up, and some loops run timers before they read what has come.
+            # The loop itself may have been held up, and some loops send only at the end of a turn, just before this.
             self._watch = self._loop.call_later(_LAST_LOOK_S, self._check_silence, self._silent_since)
         else:
             self._give_up(RedisTimeoutError(f"Timeout reading from {self._peer}: no answer for {self._timeout_s:g} s"))

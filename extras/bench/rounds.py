@@ -51,14 +51,25 @@ class DifferentResults(Exception):
 class Lane(NamedTuple):
     """A store and the document that it is measured on.
 
-    ``primer``: the store that does a turn before the timed one, the same in all lanes that are compared, so that the
-    timed one is one of many, as on a live server: a string that Redis has just copied has no spare room yet.
+    ``primer``: the store that does ``untimed`` turns before the timed one, the same in all lanes that are compared, so
+    that the timed one is one of many, as on a live server: a string that Redis has just copied has no spare room yet,
+    and copying a long one leaves all CPU caches cold.
     """
 
     name: str
     side: Side
     stored: Stored
     primer: Side
+    untimed: int
+
+
+async def prime(lane: Lane) -> None:
+    """Put the document back, and do the untimed turns."""
+    lane.stored.reset()
+    for number in range(lane.untimed):
+        tracker = await lane.primer.retrieve()
+        lane.primer.add(tracker, lane.primer.events(number))
+        await lane.primer.save(tracker)
 
 
 @dataclass
@@ -79,6 +90,7 @@ async def check(sides: Sequence[Side], stored: Stored, counters: Counters) -> Di
     commands = {}
     for side in sides:
         stored.reset()
+        await side.retrieve()  # what is remembered of another document is no part of a turn
         with counters.commands(stored.key) as commands[side.name]:
             tracker = await side.retrieve()
             contents = side.contents(tracker)
@@ -113,17 +125,14 @@ async def measure(
     for number in range(rounds):
         progress(number)
         for lane in lanes if number % 2 == 0 else reversed(lanes):
-            lane.stored.reset()
-            tracker = await lane.primer.retrieve()
-            lane.primer.add(tracker, lane.primer.events())
-            await lane.primer.save(tracker)
+            await prime(lane)
             await _turn(lane, counters, own, samples[lane.name])
     return samples
 
 
 async def _turn(lane: Lane, counters: Counters, own: Bytes, samples: Samples) -> None:
     side = lane.side
-    events = side.events(1)
+    events = side.events(lane.untimed)
     gc.collect(1)  # what others have left young; all generations would take longer than most turns
     before = counters.bytes_moved()
     start = time.perf_counter()

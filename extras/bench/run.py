@@ -54,18 +54,21 @@ class _Run:
         sides, document = self._trackers.sides(shape), self._trackers.document(shape)
         start = time.monotonic()
         commands = await rounds.check(sides, document, self._counters)
-        lanes = [Lane(side.name, side, document, primer=sides[-1]) for side in sides]
+        untimed = self._trackers.untimed_turns(shape)
+        lanes = [Lane(side.name, side, document, sides[-1], untimed) for side in sides]
         samples = await self._rounds(str(shape), lanes, time.monotonic() - start)
         for name, names in commands.items():
             samples[name].commands = names
-        return Measured(shape, document.size_bytes, samples)
+        await rounds.prime(lanes[0])
+        return Measured(shape, len(document.read() or b""), samples)
 
     async def flatness(self) -> ByLane:
         """Measure ours on the shortest and the longest history in turn, so that a machine's moods hit both."""
         lanes = []
         for shape in (FLAT_FROM, FLAT_TO):
             ours = self._trackers.sides(shape)[-1]
-            lanes.append(Lane(str(shape.events), ours, self._trackers.document(shape), primer=ours))
+            untimed = self._trackers.untimed_turns(shape)
+            lanes.append(Lane(str(shape.events), ours, self._trackers.document(shape), ours, untimed))
         return await self._rounds("flatness", lanes, _FLATNESS_ROUND_S)
 
     async def _rounds(self, what: str, lanes: List[Lane], round_s: float) -> ByLane:

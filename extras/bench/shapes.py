@@ -11,6 +11,7 @@ RECORDED = Path(__file__).with_name("conversation.json").read_text(encoding="utf
 """The document that Rasa 3.6.21's own Redis store wrote for 20 turns with the assistant of ``rasa init``."""
 
 SESSION_EVENTS = 60
+_MOST_UNTIMED = 7
 _STARTED_S = 1_700_000_000.0
 _STEP_S = 1.2345678
 
@@ -78,6 +79,19 @@ def next_turn(shape: Shape, recorded: List[Event]) -> List[Event]:
     for number, event in enumerate(turn, shape.events):
         event["timestamp"] = _time_s(number)
     return turn
+
+
+def untimed_turns(shape: Shape, recorded: List[Event]) -> int:
+    """Return how many turns are best done before one is timed: some, as far as the last session has so many."""
+    in_session = shape.events % shape.session or shape.session
+    possible = (in_session - len(_opening(recorded))) // len(next_turn(shape, recorded))
+    return max(0, min(_MOST_UNTIMED, possible))
+
+
+def before_untimed_turns(shape: Shape, recorded: List[Event]) -> Shape:
+    """Return the shape that those turns make a conversation of ``shape`` of."""
+    turns = untimed_turns(shape, recorded) * len(next_turn(shape, recorded))
+    return Shape(shape.events - turns, shape.session)
 
 
 def _opening(recorded: List[Event]) -> List[Event]:

@@ -89,7 +89,6 @@ class Document:
 
     def __init__(self, client: Any, key: str, copy_key: str, text: bytes) -> None:
         self.key = key
-        self.size_bytes = len(text)
         self._client: Any = client
         self._copy_key = copy_key
         client.set(copy_key, text)
@@ -147,10 +146,15 @@ class Trackers:
             del stores["stock"]
         return [TrackerSide(name, store, self._sender_id, turn) for name, store in stores.items()]
 
+    def untimed_turns(self, shape: Shape) -> int:
+        """Return how many turns complete what :meth:`document` returns to a conversation of this shape."""
+        return shapes.untimed_turns(shape, self._recorded)
+
     def document(self, shape: Shape) -> Document:
-        """Return a conversation of this shape, in the bytes in which the stock store of this host writes it."""
+        """Return what precedes those turns, in the bytes in which the stock store of this host writes it."""
         tracker = self._stock.init_tracker(self._sender_id)
-        for event in _rasa.rebuild(shapes.conversation(shape, self._recorded)):
+        events = shapes.conversation(shapes.before_untimed_turns(shape, self._recorded), self._recorded)
+        for event in _rasa.rebuild(events):
             tracker.update(event)
         text = _rasa.serialise(self._stock, tracker).encode()
         copy_key = f"{self._key}:{shape.events}:{shape.session}"

@@ -10,7 +10,10 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from extras import conversation
 from extras.client import run
 from extras.conversation import Changed, Conversations
 from extras.document import SEPARATOR, START, Known, Parsed, SessionStart, parse
@@ -18,6 +21,8 @@ from extras.document import SEPARATOR, START, Known, Parsed, SessionStart, parse
 KEY = "tracker:x"
 SESSION = SessionStart.of_action("action_session_start")
 CONVERSATIONS = Conversations("tracker:", 100, False)
+REMEMBERING = Conversations("tracker:", 100, False)
+"""Reads one document after another, and so looks each up where the one before it had its session."""
 PRO_MEMBERS = {"user_id": "u", "conversation_started_timestamp": 1.5, "current_session_id": "e4c1"}
 
 
@@ -127,10 +132,20 @@ class Recording:
         return self.replies[-1]
 
 
+def fresh() -> Conversations:
+    """Return conversations none of which was read before."""
+    return Conversations("tracker:", 100, False)
+
+
+def last_session(parsed: Parsed) -> List[Any]:
+    """Return the events from the last session start on, of what may be more than that."""
+    return parsed.events[SESSION.last_in(parsed.events) or 0 :]
+
+
 def load_session(raw: "redis.Redis") -> Tuple[Optional[Parsed], int]:
     """Read the last session; return it and how many bytes of the document were read for it."""
     recording: Any = Recording(raw)
-    parsed = run(recording, CONVERSATIONS.load_session("x", SESSION))
+    parsed = run(recording, fresh().load_session("x", SESSION))
     read = [reply[1] if isinstance(reply, list) else reply for reply in recording.replies]
     return parsed, sum(len(part or b"") for part in read)
 
@@ -322,7 +337,7 @@ def test_one_command_for_each_step_as_the_server_counts(raw: "redis.Redis") -> N
     warm(raw)
     stored = document([start(), user("a"), start(), user("b")])
     assert run(raw, CONVERSATIONS.replace_if("x", None, stored, None)) is True
-    parsed = run(raw, CONVERSATIONS.load_session("x", SESSION))
+    parsed = run(raw, fresh().load_session("x", SESSION))
     assert parsed is not None
     known = parsed.known
     assert known is not None
@@ -346,7 +361,7 @@ def test_a_server_that_forgot_the_scripts_is_told_them_again(raw: "redis.Redis")
         raw.delete(KEY)
         assert run(raw, CONVERSATIONS.replace_if("x", None, stored, None)) is True
         raw.script_flush()
-        parsed = run(raw, CONVERSATIONS.load_session("x", SESSION))
+        parsed = run(raw, fresh().load_session("x", SESSION))
         assert parsed is not None
         assert parsed.known is not None
         raw.script_flush()
@@ -437,7 +452,7 @@ def test_what_is_found_under_a_bare_id_is_read_whole_and_not_appended_to(raw: "r
     stored = document([start(), *([user("b" * 100)] * 500), start(), user("a")])
     raw.set("x", stored)
     assert run(raw, BARE.load_session("x", SESSION)) == parse(stored)._replace(known=None)
-    assert run(raw, CONVERSATIONS.load_session("x", SESSION)) is None
+    assert run(raw, fresh().load_session("x", SESSION)) is None
     raw.set(KEY, stored)
     parsed = run(raw, BARE.load_session("x", SESSION))
     assert parsed is not None
@@ -448,7 +463,7 @@ def test_what_is_no_document_is_refused(raw: "redis.Redis") -> None:
     for stored in (b"{", b"null", b"x" * 100_000, SESSION.marker, (SESSION.opening + SESSION.marker) * 9999):
         raw.set(KEY, stored)
         with pytest.raises(ValueError):  # noqa: PT011 - the message is json's
-            run(raw, CONVERSATIONS.load_session("x", SESSION))
+            run(raw, fresh().load_session("x", SESSION))
 
 
 def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
@@ -458,7 +473,9 @@ def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
     assert parsed is not None
     events = json.loads(stored)["events"]
     if not parsed.whole:
-        starts = [n for n, event in enumerate(events) if (event["event"], event.get("name")) == ("action", SESSION.action)]
+        starts = [
+            n for n, event in enumerate(events) if (event["event"], event.get("name")) == ("action", SESSION.action)
+        ]
         first = starts[-1]
         events = events[first:]
     assert parsed.events == events
@@ -468,6 +485,14 @@ def check_session(raw: "redis.Redis", stored: bytes) -> Tuple[Parsed, int]:
     assert parsed.known.closing == whole.closing
     assert parsed.known.anchor
     assert whole.anchor.endswith(parsed.known.anchor)
+    for _ in range(2):  # where another document's session was, then where this one's is
+        remembered = run(raw, REMEMBERING.load_session("x", SESSION))
+        assert remembered is not None
+        assert last_session(remembered) == last_session(parsed)
+        assert remembered.members == parsed.members
+        assert remembered.known is not None
+        assert remembered.known.size_bytes == parsed.known.size_bytes
+        assert remembered.known.closing == parsed.known.closing
     found = append(raw, parsed.known, *pieces(parsed.known, user("next")))
     assert isinstance(found, Known)
     after = got(raw)
@@ -540,3 +565,111 @@ def test_the_marker_at_the_very_beginning_or_end_of_a_window(raw: "redis.Redis")
         stored = document([start(), {"event": "user", "metadata": inner, "text": "z" * 40_000}, *inner[:1], user("e")])
         parsed, _ = check_session(raw, stored)
         assert parsed.events[-1] == user("e")
+
+
+# Reading it again.
+
+
+def read_again(raw: "redis.Redis", conversations: Conversations) -> Tuple[List[Any], List[str], int]:
+    """Read the last session; return its events, the commands sent, and how many bytes of the document were read."""
+    recording: Any = Recording(raw)
+    parsed = run(recording, conversations.load_session("x", SESSION))
+    assert parsed is not None
+    read = [reply[1] if isinstance(reply, list) else reply for reply in recording.replies]
+    return last_session(parsed), [command[0] for command in recording.commands], sum(map(len, read))
+
+
+def test_a_session_that_was_read_before_is_read_from_where_it_began(raw: "redis.Redis") -> None:
+    warm(raw)
+    for before in ([], [start(0), user("a" * 50_000)]):
+        conversations, session = fresh(), [start(1), user("b" * 20_000)]
+        for turn in range(3):
+            stored = document([*before, *session])
+            raw.set(KEY, stored)
+            events, commands, read = read_again(raw, conversations)
+            assert events == session
+            assert commands == (["GETRANGE"] if turn else ["EVALSHA"])
+            if turn:
+                assert read == len(stored) - (stored.index(json.dumps(start(1)).encode()) if before else 0)
+            session.append(user(f"turn {turn}"))
+
+
+def test_a_session_that_others_have_begun_is_found_and_remembered(raw: "redis.Redis") -> None:
+    warm(raw)
+    conversations, events = fresh(), [start(0), user("a" * 30_000)]
+    for number in range(1, 4):
+        raw.set(KEY, document(events))
+        read_again(raw, conversations)
+        events += [start(number), user("b" * 30_000), user("c")]
+        raw.set(KEY, document(events))
+        assert read_again(raw, conversations)[:2] == (events[-3:], ["GETRANGE", "EVALSHA"])
+        assert read_again(raw, conversations)[:2] == (events[-3:], ["GETRANGE"])
+
+
+def test_what_others_have_added_is_read_within_bounds(raw: "redis.Redis") -> None:
+    warm(raw)
+    conversations, session = fresh(), [start(0), user("a")]
+    raw.set(KEY, document(session))
+    read_again(raw, conversations)
+    for added, commands in ((100_000, ["GETRANGE"]), (1_000_000, ["GETRANGE", "EVALSHA"])):
+        session.append(user("d" * added))
+        raw.set(KEY, document(session))
+        events, sent, read = read_again(raw, conversations)
+        assert (events, sent) == (session, commands)
+        assert read <= len(document(session)) + 400_000
+
+
+def test_a_conversation_that_is_gone_or_no_document_any_more(raw: "redis.Redis") -> None:
+    conversations = fresh()
+    for stored in (None, b"{", b"x" * 100_000):
+        raw.set(KEY, document([start(0), user("a" * 2000), start(1), user("b" * 500)]))
+        read_again(raw, conversations)
+        raw.delete(KEY)
+        if stored is None:
+            assert run(raw, conversations.load_session("x", SESSION)) is None
+        else:
+            raw.set(KEY, stored)
+            with pytest.raises(ValueError):  # noqa: PT011 - the message is json's
+                run(raw, conversations.load_session("x", SESSION))
+
+
+def test_only_so_many_places_are_remembered(raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "_MOST_PLACES", 3)
+    warm(raw)
+    conversations = fresh()
+    for name in "abcde":
+        raw.set(f"tracker:{name}", document([start(0), user(name)]))
+    raw.config_resetstat()
+    for name in "abcdeaecde":
+        run(raw, conversations.load_session(name, SESSION))
+    assert calls(raw)["evalsha"] == 5 + len("a") + len("c") + len("d")
+
+
+MEMBERS = st.sampled_from([{}, PRO_MEMBERS])
+EVENTS = st.lists(
+    st.one_of(
+        st.integers(0, 9).map(start),
+        st.sampled_from(["", "a", "ü" * 40, "b" * 300, '], "name": "x"}', json.dumps(start())]).map(user),
+        st.just({"event": "user", "metadata": [start(), {"deep": [start()]}]}),
+        st.just({**user("z"), "name": "action_session_start"}),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(documents=st.lists(st.tuples(EVENTS, MEMBERS), min_size=2, max_size=6))
+def test_a_document_in_the_place_of_another_is_read_as_it_is(
+    raw: "redis.Redis", documents: List[Tuple[List[Any], Dict[str, Any]]]
+) -> None:
+    conversations = fresh()
+    for events, members in documents:
+        stored = document(events, **members)
+        raw.set(KEY, stored)
+        for parsed in (run(raw, who.load_session("x", SESSION)) for who in (conversations, fresh(), conversations)):
+            assert parsed is not None
+            assert last_session(parsed) == last_session(parse(stored))
+            assert parsed.members == parse(stored).members
+            assert parsed.known is not None
+            assert parsed.known.size_bytes == len(stored)
+            assert stored.endswith(parsed.known.anchor + parsed.known.closing)

@@ -74,6 +74,26 @@ def test_a_turn_is_five_events_after_the_conversation() -> None:
     assert turn[0]["timestamp"] > shapes.conversation(shape, RECORDED)[-1]["timestamp"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "turns"),
+    [
+        (Shape(1), 0),
+        (Shape(7), 0),
+        (Shape(8), 1),
+        (Shape(17), 2),
+        (Shape(63), 0),
+        (Shape(100), 7),
+        (Shape(2000, 1000), 7),
+    ],
+)
+def test_untimed_turns_complete_a_conversation_without_a_new_session(shape: Shape, turns: int) -> None:
+    assert shapes.untimed_turns(shape, RECORDED) == turns
+    before = shapes.before_untimed_turns(shape, RECORDED)
+    assert before == Shape(shape.events - turns * len(shapes.next_turn(shape, RECORDED)), shape.session)
+    complete = shapes.conversation(shape, RECORDED)
+    assert session_starts(shapes.conversation(before, RECORDED)) == session_starts(complete)
+
+
 @pytest.mark.parametrize("text", ["", "many", "0", "-3", "100/", "100/3", "100/x", "1/2/3"])
 def test_wrong_shape_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=r"events|sessions"):
@@ -154,7 +174,6 @@ class FakeSide:
 
 class FakeDocument:
     key = "key"
-    size_bytes = 9
 
     def __init__(self) -> None:
         self.text = b""
@@ -183,6 +202,9 @@ class Fakes:
     def sides(self, shape: Shape) -> Sequence[rounds.Side]:
         return self._sides
 
+    def untimed_turns(self, shape: Shape) -> int:
+        return 1
+
     def document(self, shape: Shape) -> FakeDocument:
         return self._document
 
@@ -203,13 +225,19 @@ class TestRounds:
         self.check(raw)
         self.log.clear()
         told: List[int] = []
-        lanes = [rounds.Lane(side.name, side, self.document, primer=self.sides[1]) for side in self.sides]
+        lanes = [rounds.Lane(side.name, side, self.document, self.sides[1], 2) for side in self.sides]
         samples = asyncio.run(rounds.measure(lanes, Counters(raw), 3, told.append))
         order = ["stock", "ours", "ours", "stock", "stock", "ours"]
         assert self.log == [
-            line for name in order for line in ("ours retrieves [1, 2, 3]", f"{name} retrieves [1, 2, 3, 4]")
+            line
+            for name in order
+            for line in (
+                "ours retrieves [1, 2, 3]",
+                "ours retrieves [1, 2, 3, 4]",
+                f"{name} retrieves [1, 2, 3, 4, 5]",
+            )
         ]
-        assert self.document.text == b"[1, 2, 3, 4, 5]"
+        assert self.document.text == b"[1, 2, 3, 4, 5, 6]"
         assert told == [0, 1, 2]
         for name in ("stock", "ours"):
             times_s = samples[name].times_s

@@ -529,7 +529,7 @@ class TestLeaks:
         return request.param
 
     def check(self, twin: Any, call: Callable[[], Any]) -> None:
-        rounds = 20_000 if twin is native else 3_000
+        rounds = 5_000 if twin is native else 1_000
         free = lowest_free_fd()
         assert growth(call, rounds) <= 0
         assert lowest_free_fd() == free
