@@ -19,7 +19,7 @@ from typing import Any, Callable, Coroutine, Dict, Iterator, List, Tuple
 
 import pytest
 import redis
-from descriptors import none_left, none_left_async, open_descriptors
+from leaks import none_left, none_left_async, open_descriptors
 from tls_proxy import Certificates, TlsProxy
 
 from extras import connection as connections

@@ -3,16 +3,16 @@
 The oracle is ``json.JSONDecoder().raw_decode`` of the decoded text. Values are compared with types, signs and order.
 """
 
-import gc
 import json
 import math
 import random
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from leaks import growth
 
 from extras import _fastsock as native
 from extras import _fastsock_py as python
@@ -500,17 +500,6 @@ def test_any_json(value: Any, options: Dict[str, Any], seed: int) -> None:
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes(data: bytes, in_array: bool) -> None:
     check(data, 0, in_array)
-
-
-def growth(call: Callable[[], Any], rounds: int) -> int:
-    """Return how many memory blocks ``rounds`` calls leave behind: the smallest of a few runs."""
-    readings = [sys.getallocatedblocks() for _ in range(5)]
-    for index in range(len(readings)):
-        for _ in range(rounds):
-            call()
-        gc.collect()
-        readings[index] = sys.getallocatedblocks()
-    return min(after - before for before, after in zip(readings[1:], readings[2:]))
 
 
 LEAKING = [

@@ -6,7 +6,6 @@ because ``python -m pytest`` puts the sources, where nothing is compiled, first 
 
 import ast
 import errno
-import gc
 import inspect
 import os
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+from leaks import growth
 
 from extras import _fastsock as native
 from extras import _fastsock_py as python
@@ -493,21 +493,6 @@ def test_random_values() -> None:
             differences.append((values, seen[0], seen[1]))
     assert min(results.values()) > 200, results
     assert not differences, f"{len(differences)} differences, the first: {differences[0]}"
-
-
-def growth(call: Callable[[], Any], rounds: int) -> int:
-    """Return how many memory blocks ``rounds`` calls leave behind, after as many to warm up.
-
-    A leak grows in every run; a cache that fills, or another thread, does not. So the smallest growth of a few runs
-    has no noise in it and may be held to zero. Readings are stored over readings, to take no blocks themselves.
-    """
-    readings = [sys.getallocatedblocks() for _ in range(6)]
-    for index in range(len(readings)):
-        for _ in range(rounds):
-            call()
-        gc.collect()
-        readings[index] = sys.getallocatedblocks()
-    return min(after - before for before, after in zip(readings[1:], readings[2:]))
 
 
 def failing(call: Callable[..., Any], *arguments: Any) -> Callable[[], None]:

@@ -21,7 +21,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Ite
 import hiredis
 import pytest
 import redis
-from descriptors import none_left, none_left_async, open_descriptors
+from leaks import none_left, none_left_async, open_descriptors
 from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError
 from tls_proxy import Certificates, TlsProxy
 

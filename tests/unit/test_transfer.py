@@ -20,10 +20,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import hiredis
 import pytest
 import redis
-from descriptors import none_left, open_descriptors
+from leaks import growth, none_left, open_descriptors
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from test_fastsock import growth
 
 from extras import _fastsock as native
 from extras import _fastsock_py as python
