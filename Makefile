@@ -5,7 +5,7 @@ ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
 endif
 
-.PHONY: demo rasa test lint build clean
+.PHONY: demo rasa test lint build wheels docs matrix clean
 
 demo:  ## A real Rasa tracker store keeps a conversation in an embedded Redis across a restart.
 	@$(PYTHON) demo/run.py
@@ -19,8 +19,17 @@ test:  ## Every test cell that this machine has an interpreter for; a closing ta
 lint:  ## What pre-commit runs.
 	@$(PYTHON) tests/cells.py --only lint
 
-build:  ## An sdist, and a wheel built from it, in dist/.
+docs:  ## The documentation, built and walked through; it is in build/docs then.
+	@$(PYTHON) tests/cells.py --only docs
+
+matrix:  ## Each redis-py on each server that a package gives; writes the table in the README.
+	@$(PYTHON) tests/matrix.py
+
+build:  ## An sdist, and a wheel built from it, in dist/, and all that can be checked of a release here.
 	@$(PYTHON) tests/cells.py --only build
+
+wheels:  ## The same with a wheel for every Python of this machine, in dist/repaired.
+	@WHEELS=all $(PYTHON) tests/cells.py --only build
 
 clean:
 	rm -rf build dist *.egg-info

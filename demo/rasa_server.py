@@ -20,6 +20,10 @@ tracker_store:
   client_name: rasa
   socket_keepalive: true
   socket_keepalive_options: {{TCP_KEEPIDLE: 5, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3}}
+lock_store:
+  type: extras.lockstore.ExtraRedisLockStore
+  url: 127.0.0.1
+  port: {port}
 """
 
 STOCK = """\
@@ -45,7 +49,7 @@ def train(folder: Path) -> Path:
 
 
 class RasaServer:
-    """A ``rasa run --enable-api`` process, with our tracker store or Rasa's own; ``log`` is what it printed."""
+    """A ``rasa run --enable-api`` process, with our stores or Rasa's own; ``log`` is what it printed."""
 
     def __init__(self, assistant: Path, folder: Path, redis_port: int, endpoint: str = OURS) -> None:
         self.port = free_port()
@@ -62,7 +66,7 @@ class RasaServer:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONWARNINGS": "ignore", "SQLALCHEMY_SILENCE_UBER_WARNING": "1"},
             )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
@@ -98,4 +102,4 @@ class RasaServer:
     def stop(self) -> None:
         """Stop the server."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)

@@ -86,14 +86,14 @@ async def read(store: Any) -> None:
             print(f"      {who}: {event.text}")
     from extras import fastsock
 
-    client = store._clients.current()
-    document = (await client.execute("GET", f"{store.key_prefix}{SENDER}")).decode()
+    client = store._async.current()
+    document = (await client.execute_command("GET", f"{store.key_prefix}{SENDER}")).decode()
     print(f"      the document has {len(document):,} bytes")
     if os.environ["DEMO_HOST"].startswith("rasa-3.6"):  # the version that it was recorded with
         if document != RECORDED:
             raise SystemExit("the stored document differs from the recorded one")
         print("      and is byte for byte the one that Rasa's own store wrote")
-    keepalive = client.connection.keepalive
+    keepalive = client.shared_connection().connection.keepalive
     print(f"      kernel ({fastsock.IMPL}): {keepalive}")
     print(f"      a dead peer is noticed after {keepalive.dead_after_s} s of silence")
 

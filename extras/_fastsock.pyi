@@ -1,16 +1,25 @@
 """What the native module and its Python twin ``_fastsock_py`` both provide."""
 
 import socket
-from typing import Any, Dict, Optional, Sequence, Tuple, final
+from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Tuple, final
 
 IMPL: str
 """``"native"`` or ``"python"``."""
 
+VERSION: str
+"""The version of rasa-extras that it was made from."""
+
 BULK_MAX_BYTES: int
 """Longest bulk string that is given its memory at once: Redis' default ``proto-max-bulk-len``."""
 
+CUTOFF_BYTES: int
+"""An argument above so many bytes is sent from where it is. redis-py's packer has the same."""
+
 LARGE_BYTES: int
 """A bulk string above so many bytes is received straight into its ``bytes``."""
+
+PUSH: Any
+"""Class of the push messages of RESP3, ``None`` where hiredis, before 3.0, does not tell them from other replies."""
 
 SPELLING: Dict[str, Tuple[str, int]]
 """The options this system has: field of ``Keepalive`` to its name here and the integer ``setsockopt`` takes."""
@@ -47,6 +56,14 @@ def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, i
     ``TypeError`` for anything but ``bytes``. RFC 8259; Modules/_json.c of CPython.
     """
 
+def pack_commands(commands: Sequence[Sequence[Any]], buffers: AbstractSet[type]) -> Optional[List[Any]]:
+    """Return the pieces to send for some commands, a large argument among them as the caller's own object, not a copy.
+
+    ``None``: one of the commands is redis-py's to pack or to refuse. An argument is ``bytes``, ``str`` (sent as UTF-8),
+    ``int``, ``float``, or of ``buffers``: which of ``bytearray`` and ``memoryview`` are taken. RESP specification,
+    "Sending commands to a Redis server".
+    """
+
 def wait_readable(sock: socket.socket, timeout_s: Optional[float]) -> Optional[bool]:
     """Tell whether ``sock`` has bytes, and leave them there: ``None`` if not in time, ``False`` if the peer closed it.
 
@@ -67,6 +84,9 @@ class Reader:
 
     Its memory is one buffer of ``buffer_bytes`` at the beginning of a page, and the large reply under way.
     """
+
+    was_sent: bool
+    """Whether :meth:`ask` has sent the whole command."""
 
     def __init__(
         self, reader: Any, not_enough: Any, buffer_bytes: int, encoding: Optional[str], errors: Optional[str]
@@ -91,4 +111,21 @@ class Reader:
         After an error all that came before is still there, and a later call goes on. ``timeout_s``: seconds, ``None``
         for ever. Raises ``socket.timeout`` past it, ``BlockingIOError`` if it is 0, else ``OSError`` with ``errno``,
         what a signal handler raises, and ``RuntimeError`` while another call is under way. poll(2), recvmsg(2).
+        """
+
+    def replies(self, sock: socket.socket, count: int, timeout_s: Optional[float]) -> List[Any]:
+        """Wait for the next ``count`` replies and return them, errors that Redis replied among them as exceptions.
+
+        There are fewer if one is a push message (``hiredis.PushNotification``), which is the last of them then.
+        ``timeout_s``: longest silence in seconds, ``None`` for ever. Raises ``ConnectionAbortedError`` without an
+        ``errno`` when the peer closes the connection, and what :meth:`receive` and :meth:`gets` do; the replies that
+        came before are lost then.
+        """
+
+    def ask(self, sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type]) -> Any:
+        """Send one command, and wait for its reply, at most for the socket's own timeout each.
+
+        ``NotImplemented``, and nothing is sent, where :func:`pack_commands` declines, something waits to be read, or
+        the peer has closed the connection. Raises what :func:`send_all` and :meth:`replies` do; :attr:`was_sent` tells
+        which of them.
         """

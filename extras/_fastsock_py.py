@@ -12,13 +12,19 @@ import socket
 from contextlib import contextmanager
 from math import ceil
 from time import monotonic
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, final
+from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, final
 
+import hiredis
+
+from extras import _version
 from extras.keepalive import CONSTANTS
 
 IMPL = "python"
+VERSION = _version.VERSION
 BULK_MAX_BYTES = 512 * 1024 * 1024
+CUTOFF_BYTES = 6000
 LARGE_BYTES = 64 * 1024
+PUSH: Any = getattr(hiredis, "PushNotification", None)  # since hiredis 3
 _WAIT_MS = 500  # at once: see transfer.pxi
 
 
@@ -161,6 +167,65 @@ def decode_json(data: bytes, start: int, in_array: bool = False) -> Tuple[Any, i
     return value, len(data) - len(text[end:].encode("utf-8"))
 
 
+_NUMBERS = frozenset({int, float})
+_TEXT = frozenset({bytes, str})
+
+
+def pack_commands(commands: Sequence[Sequence[Any]], buffers: AbstractSet[type]) -> Optional[List[Any]]:
+    """See ``_fastsock.pyi``."""
+    pieces: List[Any] = []
+    head: List[Any] = []
+    try:
+        for command in commands:
+            args = tuple(command)
+            if not _is_one_word(args):
+                return None
+            if all(map(_is_short, args)):
+                head.append(hiredis.pack_command(args))
+                continue
+            head.append(b"*%d\r\n" % len(args))
+            for arg in args:
+                data = _as_bytes(arg, buffers)
+                head.append(b"$%d\r\n" % len(data))
+                if len(data) > CUTOFF_BYTES:
+                    pieces += (b"".join(head), data)
+                    head = [b"\r\n"]
+                else:
+                    head += (data, b"\r\n")
+    except (TypeError, ValueError):  # lone surrogates, more digits than Python writes, what is no argument
+        return None
+    return [*pieces, b"".join(head)] if head else pieces
+
+
+def _is_short(arg: Any) -> bool:
+    """Whether hiredis packs it: of an ``int`` with more digits than Python writes it dies."""
+    if type(arg) is int:
+        return arg.bit_length() < 64
+    return type(arg) is float or (type(arg) in _TEXT and len(arg) <= CUTOFF_BYTES // 4)
+
+
+def _is_one_word(args: Sequence[Any]) -> bool:
+    """Whether redis-py leaves the name of a command as it is: it splits text at white space, bytes at spaces."""
+    name = args[0] if args else None
+    if type(name) is str:
+        return name.encode().split() == [name.encode()]
+    return type(name) is bytes and b" " not in name
+
+
+def _as_bytes(arg: Any, buffers: AbstractSet[type]) -> Any:
+    if type(arg) is bytes:
+        return arg
+    if type(arg) is str:
+        return arg.encode()
+    if type(arg) in _NUMBERS:
+        return repr(arg).encode()
+    if type(arg) not in buffers:
+        raise TypeError(f"{type(arg).__name__} is no argument that is packed here")
+    if type(arg) is memoryview and not (arg.format == "B" and arg.ndim == 1 and arg.c_contiguous):
+        raise TypeError("an element of memory is more than a byte, or not beside the next")
+    return arg
+
+
 def _deadline(timeout_s: Optional[float]) -> Optional[float]:
     if timeout_s is None:
         return None
@@ -233,13 +298,13 @@ class Reader:
         self._encoding = encoding
         self._errors = errors or "strict"
         self._buffer = bytearray(max(buffer_bytes, 1))
-        self._under_way = self._busy = False
+        self._under_way = self._busy = self.was_sent = False
         self._large: Optional[bytearray] = None
         self._missing = self._trailer = 0
 
     def has_data(self) -> bool:
         """See ``_fastsock.pyi``."""
-        return self._large is not None or bool(self._reader.has_data())
+        return self._large is not None or self._under_way or bool(self._reader.has_data())
 
     def gets(self, decode: bool = True) -> Any:
         """See ``_fastsock.pyi``."""
@@ -248,7 +313,11 @@ class Reader:
         if not self._under_way and not self._reader.has_data():
             return self._not_enough
         self._under_way = True
-        reply = self._reader.gets() if decode else self._reader.gets(False)
+        try:
+            reply = self._reader.gets() if decode else self._reader.gets(False)
+        except UnicodeDecodeError:  # hiredis has passed over what it could not decode
+            self._under_way = False
+            raise
         self._under_way = reply is self._not_enough
         return reply
 
@@ -258,27 +327,70 @@ class Reader:
         data, self._large = bytes(self._large), None
         return data.decode(self._encoding, self._errors) if decode and self._encoding is not None else data
 
-    def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
-        """See ``_fastsock.pyi``."""
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         if self._busy:
             raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
         self._busy = True
         try:
-            deadline = _deadline(timeout_s)
-            _descriptor(sock)
-            if timeout_s is not None or sock.gettimeout() is not None:
-                _wait(sock, select.POLLIN, deadline, timeout_s)
-            if self._large is not None and self._missing:
-                with memoryview(self._large)[-self._missing :] as rest:
-                    got = sock.recv_into(rest)
-                self._missing -= got
-            else:
-                got = sock.recv_into(self._buffer)
-                with memoryview(self._buffer)[:got] as received:
-                    self._handle(received)
-            return got > 0
+            yield
         finally:
             self._busy = False
+
+    def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
+        """See ``_fastsock.pyi``."""
+        with self._reading():
+            return self._receive(sock, timeout_s)
+
+    def replies(self, sock: socket.socket, count: int, timeout_s: Optional[float]) -> List[Any]:
+        """See ``_fastsock.pyi``."""
+        found: List[Any] = []
+        _deadline(timeout_s)
+        with self._reading():
+            while len(found) < count:
+                found.append(self._reply(sock, timeout_s))
+                if PUSH is not None and type(found[-1]) is PUSH:
+                    break
+        return found
+
+    def _reply(self, sock: socket.socket, timeout_s: Optional[float]) -> Any:
+        while True:
+            reply = self.gets()
+            if reply is not self._not_enough:
+                return reply
+            if not self._receive(sock, timeout_s):
+                raise ConnectionAbortedError()
+
+    def ask(self, sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type]) -> Any:
+        """See ``_fastsock.pyi``."""
+        if self._busy:
+            return NotImplemented
+        with self._reading():
+            self.was_sent = False
+            if self._under_way or self.has_data() or _ready(sock, select.POLLIN, monotonic()):
+                return NotImplemented
+            timeout_s = sock.gettimeout()
+            packed = pack_commands((args,), buffers)
+            if packed is None:
+                return NotImplemented
+            send_all(sock, packed, timeout_s)
+            self.was_sent = True
+            return self._reply(sock, timeout_s)
+
+    def _receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
+        deadline = _deadline(timeout_s)
+        _descriptor(sock)
+        if timeout_s is not None or sock.gettimeout() is not None:
+            _wait(sock, select.POLLIN, deadline, timeout_s)
+        if self._large is not None and self._missing:
+            with memoryview(self._large)[-self._missing :] as rest:
+                got = sock.recv_into(rest)
+            self._missing -= got
+        else:
+            got = sock.recv_into(self._buffer)
+            with memoryview(self._buffer)[:got] as received:
+                self._handle(received)
+        return got > 0
 
     def _handle(self, received: memoryview) -> None:
         at = 0

@@ -7,8 +7,11 @@ host decides what is equal to it.
 import importlib
 import importlib.util
 import json
+from contextlib import suppress
+from copy import copy
 from functools import lru_cache
 from inspect import iscoroutinefunction, signature
+from types import SimpleNamespace
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from rasa.shared.core import events as _events
@@ -17,8 +20,11 @@ from rasa.shared.core.constants import ACTION_SESSION_START_NAME
 from rasa.shared.core.conversation import Dialogue
 from rasa.shared.exceptions import RasaException
 from rasa.shared.utils.common import all_subclasses
+from rasa.utils.endpoints import read_endpoint_config as read_endpoint_config
 
+from extras._rasa_iam import with_iam as with_iam
 from extras.document import START, Parsed, SessionStart
+from extras.document import canonical as canonical
 
 DialogueStateTracker = _trackers.DialogueStateTracker
 
@@ -36,6 +42,7 @@ def _stock_modules() -> Any:
 _base, _redis_module = _stock_modules()
 
 TrackerStore: Any = _base.TrackerStore
+InMemoryTrackerStore: Any = _base.InMemoryTrackerStore
 StockRedisTrackerStore: Any = _redis_module.RedisTrackerStore
 
 SerializedTrackerAsText: Any = getattr(_base, "SerializedTrackerAsText", object)
@@ -55,7 +62,7 @@ _STREAMS_GIVEN_EVENTS = "new_events" in signature(TrackerStore.stream_events).pa
 _SPLITS_SESSIONS = "retrieve_full_tracker" in vars(StockRedisTrackerStore)
 _MERGES = hasattr(StockRedisTrackerStore, "_merge_trackers")
 _REPLAY_SAFE_SESSION = getattr(_trackers, "get_latest_replay_safe_session_tracker", None)
-_TAKES_IS_REPLAY = "is_replay" in signature(DialogueStateTracker.update).parameters
+TAKES_IS_REPLAY = "is_replay" in signature(DialogueStateTracker.update).parameters
 _HAS_SESSION_IDS = hasattr(DialogueStateTracker, "_generate_session_id")
 _INACTIVE_AFTER = {"inactive": True, "resume": False, "user": False, "session_started": False, "restart": False}
 _FAILED_PATCHES = tuple(
@@ -148,11 +155,10 @@ def _resets(kind: type) -> bool:
 
 def unlimited_tracker(store: Any, sender_id: str, parsed: Parsed) -> Any:
     """Return the tracker of all events, also where ``max_event_history`` limits what the host is handed."""
-    limit, store.max_event_history = store.max_event_history, None
-    try:
-        return whole_tracker(store, sender_id, parsed)
-    finally:
-        store.max_event_history = limit
+    if store.max_event_history is not None:
+        store = copy(store)  # which other threads go on with
+        store.max_event_history = None
+    return whole_tracker(store, sender_id, parsed)
 
 
 def session_tracker(store: Any, sender_id: str, parsed: Parsed) -> Optional[Any]:
@@ -190,11 +196,6 @@ def latest_session(store: Any, tracker: Any) -> Any:
         sender_source=tracker.sender_source,
         max_event_history=tracker._max_event_history,
     )
-
-
-def canonical(event_as_dict: Any) -> str:
-    """Return text that is the same for equal events."""
-    return json.dumps(event_as_dict, sort_keys=True)
 
 
 class Session(NamedTuple):
@@ -274,14 +275,16 @@ def merge(stored: Any, tracker: Any, made_here: bool) -> Merged:
     events = list(tracker.events)
     if not stored.events:
         return Merged(tracker, events, False, None)
-    replaces = not _MERGES and not made_here
-    if replaces or tracker.travel_back_in_time(target_time=stored.events[-1].timestamp).events == stored.events:
+    if (
+        replaces(tracker, made_here)
+        or tracker.travel_back_in_time(target_time=stored.events[-1].timestamp).events == stored.events
+    ):
         return Merged(tracker, events[len(stored.events) :], False, None)
     if _MERGES:
         merged = tracker.init_copy()
         merged._max_event_history = None  # limits what the host is handed, not what is stored
         merged.events = merged._create_events([])
-        replay = {"is_replay": True} if _TAKES_IS_REPLAY else {"domain": None}
+        replay = {"is_replay": True} if TAKES_IS_REPLAY else {"domain": None}
         merged.update_with_events(list(stored.events), override_timestamp=False, **replay)
     else:
         merged = stored  # which was made for this; the copies of Rasa 2.0 forget whose they are
@@ -296,6 +299,26 @@ def merge(stored: Any, tracker: Any, made_here: bool) -> Merged:
             known.add(form)
             merged.update(event)
     return Merged(merged, list(merged.events)[len(old_events) :], True, session)
+
+
+def replaces(tracker: Any, made_here: bool) -> bool:
+    """Return whether a tracker of unknown origin takes the place of what is stored; see :func:`merge`."""
+    return not _MERGES and not made_here
+
+
+def restored_tracker(store: Any, sender_id: str, events: List[Any], members: Dict[str, Any]) -> Any:
+    """Return a tracker that holds events as they are, to be saved: they are not replayed, so that none can change.
+
+    ``members``: those of its document beside the events.
+    """
+    user_id = members.get("user_id")
+    tracker = store.init_tracker(sender_id, **({"user_id": user_id} if hasattr(Dialogue("", []), "user_id") else {}))
+    tracker._max_event_history = None
+    tracker.events = tracker._create_events(events)
+    for name in ("conversation_started_timestamp", "current_session_id"):
+        if hasattr(tracker, name):
+            setattr(tracker, name, members.get(name))
+    return tracker
 
 
 def serialise(store: Any, tracker: Any) -> str:
@@ -363,6 +386,28 @@ async def publish_async(store: Any, tracker: Any, events: List[Any]) -> None:
 def publish(store: Any, tracker: Any, events: List[Any]) -> None:
     """Like :func:`publish_async`, for hosts whose ``stream_events`` cannot be given the events."""
     for event in events:
-        body: Dict[str, Any] = {"sender_id": tracker.sender_id}
-        body.update(event.as_dict())
-        store.event_broker.publish(body)
+        store.event_broker.publish({"sender_id": tracker.sender_id, **event.as_dict()})
+
+
+def bodies(store: Any, tracker: Any, events: List[Any]) -> List[bytes]:
+    """Return as JSON what the host would hand to the event broker for new events."""
+    if store.event_broker is None or not getattr(store.event_broker, "stream_pii", True):
+        return []
+    taking = _Taking()
+    if _STREAMS_GIVEN_EVENTS:
+        streaming = store._stream_new_events(taking, events, tracker.sender_id, tracker.user_id)
+        with suppress(StopIteration):
+            streaming.send(None)  # waits for nothing
+    else:
+        publish(SimpleNamespace(event_broker=taking), tracker, events)
+    return taking.bodies
+
+
+class _Taking:
+    """Keeps what an event broker is given."""
+
+    def __init__(self) -> None:
+        self.bodies: List[bytes] = []
+
+    def publish(self, event: Dict[str, Any]) -> None:
+        self.bodies.append(json.dumps(event).encode())

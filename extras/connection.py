@@ -8,34 +8,42 @@ kernel holds. Everything else is redis-py's.
 
 import logging
 import socket
+import ssl
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Optional, Tuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from extras import fastsock
+from extras import budget, fastsock, telemetry, tls
 from extras._redis import (
+    ASKS_FOR_CREDENTIALS_ASYNC,
+    DISCONNECTS_WHEN_INTERRUPTED,
     HAS_ASYNCIO,
+    KEEPALIVE_DEFAULT,
+    NAMES_ERRORS,
+    SENTINEL,
     Connection,
     SSLConnection,
     UnixDomainSocketConnection,
     accepted,
     async_timeout,
+    checks_hostname,
     redis_asyncio,
+    with_known_tls,
 )
+from extras.credentials import Known, asked_async
+from extras.dialling import aconnect, connect
 from extras.keepalive import Given, Keepalive, parse
-from extras.transfer import FastTransfer
+from extras.resolver import AddressInfo, alook_up, look_up
+from extras.transfer import FastTransfer, not_written
 
 logger = logging.getLogger(__name__)
 
-AddressInfo = Tuple[int, int, int, str, Any]
-"""One result of ``getaddrinfo``: family, type, protocol, canonical name, address."""
 
-
-def _asked(enabled: Optional[bool], options: Optional[Given]) -> Keepalive:
+def _asked(enabled: Optional[bool], options: Any) -> Keepalive:
     """Return the liveness to apply on this system, after a warning for what it has no option for."""
-    parsed = parse(enabled is not False, options)
+    parsed = parse(enabled is not False, None if options is SENTINEL else options)
     here = frozenset(fastsock.SPELLING)
     missing = [name for field, name in parsed.names.items() if field not in here]
     if parsed.ignored or missing:
@@ -49,12 +57,15 @@ def _warn_no_meaning(names: Tuple[str, ...]) -> None:
 
 
 @lru_cache(maxsize=64)
-def _report(asked: Keepalive, held: Keepalive) -> None:
-    """Log once what the kernel holds, as a warning where it is not what was asked for."""
+def _report(asked: Keepalive, held: Keepalive, socket_timeout_s: Optional[float]) -> None:
+    """Log once what the kernel holds and what follows from it, as a warning where it is not what was asked for."""
+    noticed = held.noticed_after(socket_timeout_s)
     if held.only(asked.given()) == asked or not asked.enabled:
-        logger.info("Liveness of Redis connections, as the kernel (%s) accepted it: %s", fastsock.IMPL, held)
+        logger.info(
+            "Liveness of Redis connections, as the kernel (%s) accepted it: %s; %s", fastsock.IMPL, held, noticed
+        )
     else:
-        logger.warning("Liveness of Redis connections: asked for %s, but the kernel holds %s", asked, held)
+        logger.warning("Liveness of Redis connections: asked for %s, but the kernel holds %s; %s", asked, held, noticed)
 
 
 def _new_socket(address: AddressInfo, keepalive: Keepalive) -> socket.socket:
@@ -68,9 +79,11 @@ def _new_socket(address: AddressInfo, keepalive: Keepalive) -> socket.socket:
     return sock
 
 
-def _held(sock: socket.socket, asked: Keepalive) -> Keepalive:
+def _held(sock: socket.socket, asked: Keepalive, socket_timeout_s: Optional[float]) -> Keepalive:
     held = fastsock.read_keepalive(sock.fileno())
-    _report(asked, held)
+    if telemetry.hooks is not None:
+        telemetry.hooks.connected()
+    _report(asked, held, socket_timeout_s)
     return held
 
 
@@ -87,33 +100,29 @@ class FastConnection(FastTransfer, Connection):
         self,
         *args: Any,
         socket_keepalive: Optional[bool] = True,
-        socket_keepalive_options: Optional[Given] = None,
+        socket_keepalive_options: Any = KEEPALIVE_DEFAULT,
         **kwargs: Any,
     ) -> None:
         self._asked = _asked(socket_keepalive, socket_keepalive_options)
         kwargs["socket_keepalive"] = self._asked.enabled
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, socket_keepalive_options=socket_keepalive_options, **kwargs)
 
     def _connect(self) -> socket.socket:
-        timeout_s = self.socket_connect_timeout
+        timeout_s = budget.within(self.socket_connect_timeout)
         deadline = None if timeout_s is None else monotonic() + timeout_s
-        failure: OSError = OSError(f"the name {self.host!r} has no address")
-        for address in socket.getaddrinfo(self.host, self.port, self.socket_type, socket.SOCK_STREAM):
-            try:
-                sock = _new_socket(address, self._asked)
-                try:
-                    sock.settimeout(_left(deadline))
-                    sock.connect(address[4])
-                    sock.settimeout(self.socket_timeout)
-                    self.keepalive = _held(sock, self._asked)
-                except BaseException:
-                    sock.close()
-                    raise
-            except OSError as error:  # refused, unreachable, or an address family that the kernel lacks
-                failure = error
-                continue
-            return sock
-        raise failure
+        addresses = look_up(self.host, self.port, self.socket_type, timeout_s)
+        budget.waiting_for(f"a connection to {self.host}:{self.port}")
+        sock = connect(addresses, lambda address: _new_socket(address, self._asked), _left(deadline))
+        try:
+            sock.settimeout(self._handshake_timeout_s())
+            self.keepalive = _held(sock, self._asked, self.socket_timeout)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _handshake_timeout_s(self) -> Optional[float]:
+        return self.socket_timeout
 
 
 def _left(deadline: Optional[float]) -> Optional[float]:
@@ -126,7 +135,33 @@ def _left(deadline: Optional[float]) -> Optional[float]:
 
 
 class FastSSLConnection(SSLConnection, FastConnection):
-    """:class:`FastConnection` under TLS: the same liveness options, below the handshake."""
+    """:class:`FastConnection` under TLS: the same liveness options, below the handshake.
+
+    Takes what the newest redis-py takes, on all of them, and reads the files for each connection; see
+    :mod:`extras.tls`. Checks of OCSP are redis-py's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._tls = tls.asked(kwargs, checks_hostname(SSLConnection))
+        super().__init__(*args, **with_known_tls(SSLConnection, kwargs))
+
+    def _handshake_timeout_s(self) -> Optional[float]:
+        return budget.within(self.socket_timeout)
+
+    def _connect(self) -> socket.socket:
+        sock: socket.socket
+        if self._tls is None:
+            sock = super()._connect()  # type: ignore[no-untyped-call]
+        else:
+            context = self._tls.context()
+            plain = FastConnection._connect(self)
+            try:
+                sock = context.wrap_socket(plain, server_hostname=self.host)
+            except BaseException:
+                plain.close()
+                raise
+        sock.settimeout(self.socket_timeout)
+        return sock
 
 
 class FastUnixConnection(FastTransfer, UnixDomainSocketConnection):
@@ -148,7 +183,7 @@ class FastUnixConnection(FastTransfer, UnixDomainSocketConnection):
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self.socket_connect_timeout)
+            sock.settimeout(budget.within(self.socket_connect_timeout))
             sock.connect(self.path)
             sock.settimeout(self.socket_timeout)
         except BaseException:
@@ -157,8 +192,8 @@ class FastUnixConnection(FastTransfer, UnixDomainSocketConnection):
         return sock
 
 
-def _warn_unix(enabled: Optional[bool], options: Optional[Given]) -> None:
-    if enabled or options:
+def _warn_unix(enabled: Optional[bool], options: Any) -> None:
+    if enabled or (options and options is not SENTINEL):
         _warn_no_meaning_on_unix()
 
 
@@ -169,6 +204,11 @@ def _warn_no_meaning_on_unix() -> None:
 
 if HAS_ASYNCIO:
     import asyncio
+
+    _UNSENT_BYTES = 64 * 1024
+    """From where on asyncio's transports have those who write wait."""
+    _STREAM_BYTES = 1024 * 1024
+    """Of twice as much that was received and not read asyncio's streams stop reading; by default of an eighth."""
 
     class _Careful:
         """Never takes a closed connection for an open one, nor one caller's reply for another's.
@@ -188,17 +228,37 @@ if HAS_ASYNCIO:
         async def can_read(self) -> bool:
             return not self._is_quiet() and bool(await super().can_read())  # type: ignore[misc]
 
-        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return await super().read_response(*args, **kwargs)  # type: ignore[misc]
-            except asyncio.CancelledError:
-                if kwargs.get("disconnect_on_error", True):
-                    await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-                raise
+        if not DISCONNECTS_WHEN_INTERRUPTED:
 
-        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    return await super().read_response(*args, **kwargs)  # type: ignore[misc]
+                except asyncio.CancelledError:
+                    await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                    raise
+
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if self._writer is not None and self._reader is not None and type(command) is list:
+                if check_health:
+                    await self.check_health()  # type: ignore[attr-defined]
+                    check_health = False
+                stream, reader = self._writer, self._reader
+                if stream is not None and reader is not None and reader.exception() is None:
+                    transport = stream.transport
+                    if not transport.is_closing():
+                        try:
+                            stream.writelines(command)
+                        except BaseException as error:
+                            transport.abort()  # a uvloop transport waits for ever for what it has taken of it
+                            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                            if isinstance(error, OSError):
+                                raise not_written(error) from error
+                            raise
+                        if transport.get_write_buffer_size() <= _UNSENT_BYTES:
+                            return  # with nothing to wait for redis-py would wait for it, with a timer
+                        command = []
             try:
-                await super().send_packed_command(*args, **kwargs)  # type: ignore[misc]
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
             except asyncio.CancelledError:
                 await self.disconnect(nowait=True)  # type: ignore[attr-defined]
                 raise
@@ -207,9 +267,12 @@ if HAS_ASYNCIO:
             """Hand the open stream to somebody who goes on with its transport, and forget it."""
             stream, reader = self._writer, self._reader
             self._reader = self._writer = None
-            if stream is None or reader is None or reader.at_eof() or vars(reader).get("_buffer"):
+            unasked = b"" if reader is None else bytes(vars(reader).get("_buffer") or b"")
+            if stream is None or reader is None or reader.at_eof() or unasked:
                 if stream is not None:
                     stream.transport.abort()
+                if unasked.startswith(b"-"):  # such as: max number of clients reached
+                    raise RedisConnectionError(unasked[1:].partition(b"\r\n")[0].decode("utf-8", "replace"))
                 raise RedisConnectionError("the server has closed the connection, or sent what nobody asked for")
             return stream
 
@@ -225,11 +288,11 @@ if HAS_ASYNCIO:
             quiet = False
             if not closed and self._own_socket is not None:
                 try:
-                    closed = self._own_socket.recv(1, socket.MSG_PEEK) == b""
-                except (BlockingIOError, InterruptedError):
-                    quiet = getattr(self._reader, "_buffer", None) == b""
+                    waits = fastsock.wait_readable(self._own_socket, 0)
                 except OSError:
-                    closed = True
+                    waits = False
+                closed = waits is False
+                quiet = waits is None and getattr(self._reader, "_buffer", None) == b""
             if closed:
                 raise RedisConnectionError("the server has closed the connection")
             return quiet
@@ -243,51 +306,70 @@ if HAS_ASYNCIO:
             self,
             *args: Any,
             socket_keepalive: Optional[bool] = True,
-            socket_keepalive_options: Optional[Given] = None,
+            socket_keepalive_options: Any = KEEPALIVE_DEFAULT,
             **kwargs: Any,
         ) -> None:
             self._asked = _asked(socket_keepalive, socket_keepalive_options)
             kwargs["socket_keepalive"] = self._asked.enabled
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, socket_keepalive_options=socket_keepalive_options, **kwargs)
 
         async def _connect(self) -> None:
             async with async_timeout(self.socket_connect_timeout):
+                context = self._context()
                 sock = await self._dial()
-                tls = getattr(self, "ssl_context", None)
                 try:
                     self._reader, self._writer = await asyncio.open_connection(
-                        sock=sock, **({"ssl": tls.get(), "server_hostname": self.host} if tls else {})
+                        sock=sock,
+                        limit=_STREAM_BYTES,
+                        ssl=context,
+                        server_hostname=self.host if context else None,
                     )
                 except BaseException:
                     sock.close()
                     raise
                 self._own_socket = sock
 
-        def _error_message(self, exception: BaseException) -> str:
-            # redis-py before 5 gives the number twice, and the reason not at all.
-            return f"Error connecting to {self.host}:{self.port}. {exception or type(exception).__name__}"
+        def _context(self) -> "Optional[ssl.SSLContext]":
+            return None
+
+        if not ASKS_FOR_CREDENTIALS_ASYNC:
+
+            async def on_connect(self) -> None:
+                provider: Any = self.credential_provider
+                if provider is not None:
+                    self.credential_provider = Known(await asked_async(provider))  # type: ignore[assignment]
+                try:
+                    await super().on_connect()
+                finally:
+                    self.credential_provider = provider
+
+        if not NAMES_ERRORS:
+
+            def _error_message(self, exception: BaseException) -> str:
+                # The number is given twice, and the reason not at all.
+                return f"Error connecting to {self.host}:{self.port}. {exception or type(exception).__name__}"
 
         async def _dial(self) -> socket.socket:
-            loop = asyncio.get_running_loop()
-            failure: OSError = OSError(f"the name {self.host!r} has no address")
-            for address in await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-                try:
-                    sock = _new_socket(address, self._asked)
-                    try:
-                        sock.setblocking(False)
-                        await loop.sock_connect(sock, address[4])
-                        self.keepalive = _held(sock, self._asked)
-                    except BaseException:
-                        sock.close()
-                        raise
-                except OSError as error:
-                    failure = error
-                    continue
-                return sock
-            raise failure
+            addresses = await alook_up(self.host, self.port)
+            budget.waiting_for(f"a connection to {self.host}:{self.port}")
+            sock = await aconnect(addresses, lambda address: _new_socket(address, self._asked))
+            try:
+                self.keepalive = _held(sock, self._asked, self.socket_timeout)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
 
     class AsyncFastSSLConnection(redis_asyncio.SSLConnection, AsyncFastConnection):
-        """:class:`AsyncFastConnection` under TLS."""
+        """:class:`AsyncFastConnection` under TLS; see :class:`FastSSLConnection`."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._tls = tls.asked(kwargs, checks_hostname(redis_asyncio.SSLConnection))
+            super().__init__(*args, **with_known_tls(redis_asyncio.SSLConnection, kwargs))
+
+        def _context(self) -> ssl.SSLContext:
+            context: ssl.SSLContext = self.ssl_context.get() if self._tls is None else self._tls.context()
+            return context
 
     class AsyncFastUnixConnection(_Careful, redis_asyncio.UnixDomainSocketConnection):
         """:class:`FastUnixConnection` for redis.asyncio."""
@@ -310,7 +392,7 @@ if HAS_ASYNCIO:
                 try:
                     sock.setblocking(False)
                     await asyncio.get_running_loop().sock_connect(sock, self.path)
-                    self._reader, self._writer = await asyncio.open_unix_connection(sock=sock)
+                    self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_STREAM_BYTES)
                 except BaseException:
                     sock.close()
                     raise

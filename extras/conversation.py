@@ -1,14 +1,15 @@
 """Conversations in Redis: one string key each, in the host's own document format and key names.
 
-Every method that needs Redis is a generator of steps (see :mod:`extras.client`): it yields commands and is sent their
+Every method that needs Redis is a generator of steps (see :mod:`extras.steps`): it yields commands and is sent their
 replies. Nothing here does I/O, and nothing here knows Rasa.
 """
 
 import hashlib
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from extras.client import Script, Steps
 from extras.document import Known, Parsed, SessionStart, parse, parse_tail
+from extras.outbox import outbox_key
+from extras.steps import Script, Steps
 
 TRACKER_INFIX = "tracker:"
 """What the stock stores since Rasa 2.1 put before a sender id, after the prefix."""
@@ -45,7 +46,7 @@ return {size, redis.call('GET', KEYS[1]) or ''}
 
 # Appends if the document is still ARGV[1] bytes long and ends in ARGV[2]: puts ARGV[3] in the place of that end, and
 # answers [1, its new size]. Otherwise changes nothing and answers [0, its size, its bytes from offset ARGV[5] on].
-# ARGV[4]: milliseconds until it expires, 0 for never.
+# ARGV[4]: milliseconds until it expires, 0 for never. ARGV from 6 on go to the list KEYS[2], if there is one.
 APPEND = Script(
     """
 local size = redis.call('STRLEN', KEYS[1])
@@ -53,6 +54,7 @@ local kept = ARGV[1] - #ARGV[2]
 if size ~= tonumber(ARGV[1]) or redis.call('GETRANGE', KEYS[1], kept, -1) ~= ARGV[2] then
   return {0, size, redis.call('GETRANGE', KEYS[1], ARGV[5], -1)}
 end
+for i = 6, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
 if kept + #ARGV[3] >= size then
   redis.call('SETRANGE', KEYS[1], kept, ARGV[3])
 else
@@ -65,11 +67,13 @@ return {1, kept + #ARGV[3]}
 )
 
 # Stores ARGV[2] if the SHA-1 of what is stored is ARGV[1], empty for nothing; ARGV[4]: nothing will do in any case.
+# ARGV from 5 on go to the list KEYS[2], if there is one.
 REPLACE_IF = Script(
     """
 local stored = redis.call('GET', KEYS[1])
 if stored and redis.sha1hex(stored) ~= ARGV[1] then return 0 end
 if not stored and ARGV[1] ~= '' and ARGV[4] == '0' then return 0 end
+for i = 5, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
 if ARGV[3] ~= '0' then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 else
@@ -128,7 +132,7 @@ class Conversations:
         document: Optional[bytes] = yield ("GET", self.key(sender_id))
         if document is None and self._read_unprefixed:
             key = _encode(self.bare(sender_id))
-            if (yield from self._is_document(key)):
+            if (yield from self.holds_document(key)):
                 document = yield ("GET", key)
         return document
 
@@ -175,35 +179,57 @@ class Conversations:
         return None if tail is None else parse(tail)
 
     def append(
-        self, sender_id: str, known: Known, addition: bytes, closing: bytes, expires_after_s: Optional[float]
+        self,
+        sender_id: str,
+        known: Known,
+        addition: bytes,
+        closing: bytes,
+        expires_after_s: Optional[float],
+        bodies: Sequence[bytes] = (),
     ) -> Steps[Union[Known, Changed]]:
         """Put ``addition`` and a new ``closing`` in place of the known closing bytes, if nothing has changed since.
 
         Returns what is known afterwards, or what was found instead. One round trip; Redis and its replicas receive the
-        new bytes only. Repeating it after a lost reply changes nothing.
+        new bytes only. Repeating it after a lost reply changes nothing. ``bodies`` go to the outbox with it, or not.
         """
+        key = self.key(sender_id)
         replied = yield from APPEND.call(
-            self.key(sender_id),
+            key,
             known.size_bytes,
             known.closing,
             addition + closing,
             _milliseconds(expires_after_s),
             known.end_of_events - len(known.anchor),
+            *bodies,
+            another=outbox_key(key) if bodies else None,
         )
         if replied[0] == 1:
             return known.after_append(addition, closing)
         return Changed(replied[1], replied[2])
 
     def replace_if(
-        self, sender_id: str, stored: Optional[bytes], document: bytes, expires_after_s: Optional[float]
+        self,
+        sender_id: str,
+        stored: Optional[bytes],
+        document: bytes,
+        expires_after_s: Optional[float],
+        bodies: Sequence[bytes] = (),
     ) -> Steps[bool]:
         """Store a whole document in place of ``stored``, if that is what is there; return whether it was.
 
-        ``stored`` may have been found under the bare id of a Rasa 2.0 store; then there must be nothing yet.
+        ``stored`` may have been found under the bare id of a Rasa 2.0 store; then there must be nothing yet. ``bodies``
+        go to the outbox with it, or not.
         """
+        key = self.key(sender_id)
         digest = hashlib.sha1(stored).hexdigest() if stored is not None else ""
         replied = yield from REPLACE_IF.call(
-            self.key(sender_id), digest, document, _milliseconds(expires_after_s), int(self._read_unprefixed)
+            key,
+            digest,
+            document,
+            _milliseconds(expires_after_s),
+            int(self._read_unprefixed),
+            *bodies,
+            another=outbox_key(key) if bodies else None,
         )
         return bool(replied)
 
@@ -211,7 +237,7 @@ class Conversations:
         """Return whether a conversation is stored."""
         found = yield ("EXISTS", self.key(sender_id))
         if not found and self._read_unprefixed:
-            found = yield from self._is_document(_encode(self.bare(sender_id)))
+            found = yield from self.holds_document(_encode(self.bare(sender_id)))
         return bool(found)
 
     def replace(self, sender_id: str, document: str, expires_after_s: Optional[float]) -> Steps[None]:
@@ -224,29 +250,39 @@ class Conversations:
         keys = [self.key(sender_id)]
         if self._read_unprefixed:
             bare_key = _encode(self.bare(sender_id))
-            if (yield from self._is_document(bare_key)):
+            if (yield from self.holds_document(bare_key)):
                 keys.append(bare_key)
         for key in keys:
             yield ("DEL", key)
 
     def sender_ids(self) -> Steps[List[str]]:
         """Return the bare sender ids of all conversations, each once, by SCAN: Redis goes on serving meanwhile."""
-        everything = self._read_unprefixed or not self.prefix
-        pattern = b"*" if everything else _encode(_escape_glob(self.prefix)) + b"*"
         found: Dict[str, None] = {}
         cursor = 0
         while True:
-            cursor, keys = yield ("SCAN", cursor, "MATCH", pattern, "COUNT", self._scan_count)
-            for key in keys:
-                name = key.decode("utf-8", "surrogateescape")
-                if self.prefix and name.startswith(self.prefix):
-                    found[self.bare(name)] = None
-                elif everything and (yield from self._is_document(key)):
-                    found[name] = None
-            if int(cursor) == 0:
+            cursor, sender_ids = yield from self.some_sender_ids(cursor)
+            found.update(dict.fromkeys(sender_ids))
+            if cursor == 0:
                 return list(found)
 
-    def _is_document(self, key: bytes) -> Steps[bool]:
+    def some_sender_ids(self, cursor: int) -> Steps[Tuple[int, List[str]]]:
+        """Return the sender ids of one SCAN step, and before them the cursor of the next step: 0 at the end.
+
+        ``cursor``: 0 for the first step. Redis may name one in two steps, if conversations come or go meanwhile.
+        """
+        everything = self._read_unprefixed or not self.prefix
+        pattern = b"*" if everything else _encode(_escape_glob(self.prefix)) + b"*"
+        found: List[str] = []
+        then, keys = yield ("SCAN", cursor, "MATCH", pattern, "COUNT", self._scan_count)
+        for key in keys:
+            name = key.decode("utf-8", "surrogateescape")
+            if self.prefix and name.startswith(self.prefix):
+                found.append(self.bare(name))
+            elif everything and (yield from self.holds_document(key)):
+                found.append(name)
+        return int(then), found
+
+    def holds_document(self, key: bytes) -> Steps[bool]:
         """Return whether a key of unknown origin holds a conversation; other applications may share the database."""
         kind = yield ("TYPE", key)
         if kind not in (b"string", "string"):

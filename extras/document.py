@@ -22,6 +22,7 @@ _START = START.encode()
 _ANCHOR_BYTES = 256
 _MAX_LOOK_ALIKES = 8
 _STOCK_CLOSING = b'], "name": '
+_EVENT = b'{"event": "'
 
 Event = Dict[str, Any]
 
@@ -87,7 +88,8 @@ class Parsed(NamedTuple):
 
     ``known`` is ``None`` where another writer's spelling makes appending in place unsafe. ``whole``: whether these are
     all events of the document. ``starts_at``: offset, in bytes, from which on the document has these events and no
-    others; 0 if they are all, ``None`` if that is not known.
+    others; 0 if they are all, ``None`` if that is not known. ``text``: the document's bytes from the first of these
+    events on, or all of them; empty where that is not known.
     """
 
     events: List[Event]
@@ -95,6 +97,12 @@ class Parsed(NamedTuple):
     known: Optional[Known]
     whole: bool
     starts_at: Optional[int]
+    text: bytes = b""
+
+
+def canonical(event: Any) -> str:
+    """Return text that is the same for equal events, given as dicts."""
+    return json.dumps(event, sort_keys=True)
 
 
 def parse(document: bytes) -> Parsed:
@@ -102,7 +110,7 @@ def parse(document: bytes) -> Parsed:
     if document.startswith(_START):
         try:
             events, members, closing = _split(document, len(_START))
-            return Parsed(events, members, _known(document, len(document), closing, not events), True, 0)
+            return Parsed(events, members, _known(document, len(document), closing, not events), True, 0, document)
         except ValueError:
             pass  # spelt differently further on, or not JSON at all: the next lines tell
     try:
@@ -111,7 +119,7 @@ def parse(document: bytes) -> Parsed:
         raise ValueError("it nests too deeply") from error
     if not isinstance(found, dict) or not isinstance(found.get("events", []), list):
         raise ValueError("it is not a JSON object with a list of events")
-    return Parsed(found.pop("events", []), found, None, True, 0)
+    return Parsed(found.pop("events", []), found, None, True, 0, document)
 
 
 def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[Parsed]:
@@ -135,7 +143,8 @@ def parse_tail(tail: bytes, size_bytes: int, session: SessionStart) -> Optional[
         first = session.last_in(events)
         if first is not None:
             starts_at = None if first else size_bytes - len(tail) + cut
-            return Parsed(events[first:], members, _known(tail, size_bytes, closing, False), False, starts_at)
+            text = b"" if first else tail[cut:]
+            return Parsed(events[first:], members, _known(tail, size_bytes, closing, False), False, starts_at, text)
     return None
 
 
@@ -151,6 +160,38 @@ def parse_addition(known: Known, text: bytes, size_bytes: int) -> Optional[Parse
     except ValueError:
         return None
     return Parsed(events[1:], members, _known(text, size_bytes, closing, False), False, None)
+
+
+def known_end(tail: bytes, size_bytes: int) -> Optional[Known]:
+    """Return what is known of a document by its last bytes alone, or ``None`` if its events do not end in ``tail``."""
+    at = len(tail)
+    for _ in range(_MAX_LOOK_ALIKES):
+        at = tail.rfind(_STOCK_CLOSING, 0, at)
+        if at <= 0:  # what stands before it is needed, too
+            return None
+        rest = b'{"": 0' + tail[at + 1 :]
+        try:
+            members, end = decode_json(rest, 0)
+        except ValueError:
+            continue  # it stands inside an event
+        if end == len(rest) and isinstance(members, dict):
+            return _known(tail, size_bytes, tail[at:], tail[:at].endswith(b"["))
+    return None
+
+
+def last_event(tail: bytes) -> Optional[Event]:
+    """Return the last event of a document from its last bytes, or ``None`` if it does not begin in ``tail``."""
+    at = len(tail)
+    while True:
+        at = tail.rfind(_EVENT, 0, at)
+        if at < 0:
+            return None
+        try:
+            events, _, closing = _split(tail, at)
+        except ValueError:
+            continue  # it stands inside an event
+        if closing.startswith(_STOCK_CLOSING) and isinstance(events[-1], dict):
+            return events[-1]
 
 
 def _split(data: bytes, start: int) -> Tuple[List[Any], Dict[str, Any], bytes]:

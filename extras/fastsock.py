@@ -1,4 +1,4 @@
-"""Socket calls and JSON at native speed: the compiled ``_fastsock`` where it is there, else its Python twin.
+"""Socket calls, RESP and JSON at native speed: the compiled ``_fastsock`` where it is there, else its Python twin.
 
 ``IMPL`` says which of the two runs. The environment variable ``EXTRAS_FASTSOCK`` forces one: ``native`` (an error
 if it is not built) or ``python``; unset, the native one is preferred.
@@ -8,9 +8,9 @@ import _socket
 import os
 import select
 import socket
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
+from extras._version import VERSION
 from extras.errors import OptionError
 from extras.keepalive import Keepalive
 
@@ -33,9 +33,20 @@ else:
             ) from error
         from extras import _fastsock_py as _impl
 
+_made_from = getattr(_impl, "VERSION", "another version")
+if _made_from != VERSION:
+    raise ImportError(
+        f"the compiled module {_impl.__file__} is of rasa-extras {_made_from}, the Python files beside it are of "
+        f"{VERSION}: two versions lie over each other. Remove that folder and install again; until then "
+        f"EXTRAS_FASTSOCK=python does without the compiled module"
+    )
+
 IMPL: str = _impl.IMPL
 SPELLING: Dict[str, Tuple[str, int]] = _impl.SPELLING
+CUTOFF_BYTES: int = _impl.CUTOFF_BYTES
+PUSH: Any = _impl.PUSH
 Reader = _impl.Reader
+pack_commands = _impl.pack_commands
 send_all = _impl.send_all
 wait_readable = _impl.wait_readable
 
@@ -55,7 +66,7 @@ def _never(socket_class: type) -> bool:
 
 
 # The twin is slower than redis-py's own calls on small replies.
-transfers: Callable[[type], bool] = lru_cache(maxsize=64)(_has_plain_calls) if IMPL == "native" else _never
+transfers: Callable[[type], bool] = _has_plain_calls if IMPL == "native" else _never
 """Whether bytes go to and from sockets of a class by this module: not under TLS, gevent or Windows, nor by the twin."""
 
 

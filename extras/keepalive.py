@@ -35,6 +35,27 @@ class Keepalive:
             return None
         return self.idle_s + self.interval_s * self.count
 
+    def noticed_after(self, socket_timeout_s: Optional[float]) -> str:
+        """Return in words how soon a dead peer is noticed; ``socket_timeout_s``: longest wait for a reply.
+
+        Nothing but that ends the wait for a process that is frozen while its kernel acknowledges.
+        """
+        after = []
+        other = []
+        if self.dead_after_s is None:
+            other.append("never while idle")
+        else:
+            after.append(f"{self.dead_after_s} s idle")
+        if self.user_timeout_ms:
+            after.append(f"{self.user_timeout_ms / 1000:g} s in flight")
+        else:
+            other.append("in flight when the kernel's own retries end")
+        if socket_timeout_s is not None:
+            after.append(f"{socket_timeout_s:g} s frozen")
+        else:
+            other.append("never when frozen (socket_timeout is null)")
+        return "a dead peer is noticed " + ", ".join([*(["after " + ", ".join(after)] if after else []), *other])
+
     def with_defaults(self) -> "Keepalive":
         """Fill what was not given, so that a peer that is gone is noticed in well under a minute.
 

@@ -1,211 +1,111 @@
-"""One connection to Redis for all tasks of an event loop: commands go out as they come, replies come back in order.
+"""One connection to Redis for all tasks of an event loop: nobody waits for a free one, and lost ones are replaced.
 
-No task waits for a free connection, and a command costs one write and one future. A reply that does not come is
-noticed by its silence: when something is asked and no byte has arrived for ``socket_timeout`` seconds, all who wait are
-told so and the connection is given up. Redis answers each connection's commands in their order (RESP specification,
-"pipelining"), so the oldest waiting future is whose reply comes next; that of a cancelled task keeps its place.
+What it sends and receives is :mod:`extras.replies`; here is when a connection is opened, checked and closed, and what
+is sent again after a loss.
 """
 
 import asyncio
-from collections import deque
+import warnings
 from contextlib import suppress
-from time import monotonic
-from typing import Any, Callable, Deque, Optional
+from typing import Any, Callable, Coroutine, List, Optional, Sequence, Tuple
 
 import hiredis
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from extras._redis import error_parser
+from extras import budget
+from extras._redis import packed_buffers
+from extras.fastsock import pack_commands
+from extras.replies import Replies, copied
 
-_BUFFER_BYTES = 65536
-_LAST_LOOK_S = 0.05
-_NOTHING = object()
-_PING = hiredis.pack_command(("PING",))
+_BUFFERS = packed_buffers()
+_PING = [hiredis.pack_command(("PING",))]
 
-
-class _Replies(asyncio.BufferedProtocol):
-    """Hands each reply that arrives on a transport to whoever asked for it."""
-
-    def __init__(self, parse_error: Callable[[str], Exception], timeout_s: Optional[float], peer: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timeout_s = timeout_s
-        self._peer = peer
-        self._reader: Any = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_NOTHING
-        )
-        # TLS since Python 3.11 reads into slices of what it is given; those of a bytearray are copies.
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._waiting: Deque[asyncio.Future[Any]] = deque()
-        self._silent_since = 0.0
-        self._watch: Optional[asyncio.TimerHandle] = None
-        self._writable: Optional[asyncio.Future[None]] = None
-        self._transport: Any = None
-        self._error: Optional[Exception] = None
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self.was_closed = False
-        """Whether the end was asked for, rather than met."""
-
-    def take(self, transport: Any) -> None:
-        """Read from and write to an open transport from now on."""
-        self._transport = transport
-        self._silent_since = monotonic()
-        transport.set_protocol(self)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether commands can be sent."""
-        # Before Python 3.11 a TLS transport that the server has closed says that it is open.
-        return self._error is None and not self._transport.is_closing()
-
-    @property
-    def idle_s(self) -> float:
-        """Seconds since anything was sent or received, 0 while a reply is due."""
-        return 0.0 if self._waiting else monotonic() - self._silent_since
-
-    async def ask(self, packed: bytes) -> Any:
-        """Send a command and return its reply, or raise it if it is an error."""
-        while self._writable is not None:
-            await asyncio.shield(self._writable)
-        if not self.is_open:
-            raise _copied(self._error or self._lost("its transport is closing"))
-        if not self._waiting:
-            self._silent_since = monotonic()
-            if self._watch is None and self._timeout_s is not None:
-                self._watch = self._loop.call_later(self._timeout_s, self._check_silence)
-        answer = self._loop.create_future()
-        self._waiting.append(answer)
-        self._transport.write(packed)
-        return await answer
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._silent_since = monotonic()
-        self._reader.feed(self._buffer, 0, nbytes)
-        try:
-            while True:
-                reply = self._reader.gets()
-                if reply is _NOTHING:
-                    return
-                if not self._waiting:
-                    raise InvalidResponse(f"{self._peer} sent a reply that nobody asked for")
-                answer = self._waiting.popleft()
-                if answer.done():
-                    continue  # its task was cancelled
-                if isinstance(reply, Exception):
-                    _raise_in(answer, reply)
-                else:
-                    answer.set_result(reply)
-        except InvalidResponse as error:
-            self._give_up(error)
-
-    def _check_silence(self, looked_at: Optional[float] = None) -> None:
-        self._watch = None
-        if self._timeout_s is None or (not self._waiting and self._writable is None):
-            return
-        left_s = self._silent_since + self._timeout_s - monotonic()
-        if left_s > 0:
-            self._watch = self._loop.call_later(left_s, self._check_silence)
-        elif looked_at != self._silent_since:
-            # The loop itself may have been held up, and some loops send only at the end of a turn, just before this.
-            self._watch = self._loop.call_later(_LAST_LOOK_S, self._check_silence, self._silent_since)
-        else:
-            self._give_up(RedisTimeoutError(f"Timeout reading from {self._peer}: no answer for {self._timeout_s:g} s"))
-
-    def _give_up(self, error: Exception) -> None:
-        """Fail all who wait, and those who come later with the error of the first call."""
-        if self._error is None:
-            self._error = error
-        while self._waiting:
-            answer = self._waiting.popleft()
-            if not answer.done():
-                _raise_in(answer, _copied(self._error))
-        # Also what is lost already: before Python 3.11 a TLS transport counts as unclosed otherwise.
-        self._transport.abort()
-
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        writable, self._writable = self._writable, None
-        if writable is not None and not writable.done():
-            writable.set_result(None)
-
-    def eof_received(self) -> None:
-        self._give_up(self._lost("closed by the server"))
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._give_up(self._lost(exc or "closed by the server"))
-        self.resume_writing()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-    def _lost(self, why: object) -> RedisConnectionError:
-        return RedisConnectionError(f"the connection to {self._peer} was lost: {why}")
-
-    async def close(self) -> None:
-        """Fail all who wait, close the transport, and return when that is done."""
-        self.was_closed = True
-        # Not the transport's close(), which waits for as long as the server takes nothing.
-        self._give_up(RedisConnectionError(f"the connection to {self._peer} was closed"))
-        await self._ended
-
-
-def _copied(error: Exception) -> Exception:
-    """Make one for each who is told, because a traceback is written into it."""
-    return type(error)(*error.args)
-
-
-def _raise_in(answer: "asyncio.Future[Any]", error: Exception) -> None:
-    answer.set_exception(error)
-    answer.exception()  # so that it counts as retrieved if the task is cancelled before it runs again
+Command = Sequence[Any]
+"""A command's name and its arguments."""
 
 
 class MultiplexedConnection:
     """Carries out commands of any number of tasks of one event loop on one connection, which it opens when needed.
 
     ``make_connection``: makes a redis.asyncio connection of ours that connects, authenticates and selects as its
-    arguments say. ``timeout_s``: longest silence while a reply is due. ``health_check_interval_s``: ``PING`` before use
-    when idle for longer, 0 for never.
+    arguments say, and is not checked by redis-py itself. ``health_check_interval_s``: ``PING`` before use when idle for
+    longer, 0 for never. ``may_be_repeated``: whether a command may be carried out twice. ``retry``: returns redis-py's
+    retry object where the user gave one.
 
-    A command that was under way when a connection was lost is sent again on a new one, after a timeout only if
-    ``retry_on_timeout``, and never more than once: it must be one that may be carried out twice, such as every command
-    of the tracker store.
+    What was under way when a connection was lost is sent again only if all of it may be repeated: as often and for the
+    errors that the retry object says; without one, once on a new connection in place of a kept one, and after a timeout
+    only if the connection's ``retry_on_timeout`` says so.
     """
 
     def __init__(
         self,
         make_connection: Callable[[], Any],
-        timeout_s: Optional[float],
-        retry_on_timeout: bool,
         health_check_interval_s: float,
-        peer: str,
+        may_be_repeated: Callable[[Command], bool],
+        retry: Callable[[], Any],
     ) -> None:
         self._make_connection = make_connection
-        self._timeout_s = timeout_s
-        self._retry_on_timeout = retry_on_timeout
         self._health_check_interval_s = health_check_interval_s
-        self._peer = peer
+        self._may_be_repeated = may_be_repeated
+        self._retry = retry
+        self._packer = make_connection()
+        encoder = self._packer.encoder
+        self._is_utf8 = encoder.encoding.lower() in ("utf-8", "utf8") and encoder.encoding_errors == "strict"
         self._opening = asyncio.Lock()
         self._failure: Optional[Exception] = None
-        self._replies: Optional[_Replies] = None
+        self._replies: Optional[Replies] = None
         self.connection: Any = None
         """The connection that was made; its socket is read and written here."""
         self._stream: Optional[asyncio.StreamWriter] = None
 
-    async def execute(self, *command: Any) -> Any:
-        """Send a command, and return its reply.
+    def execute(self, *command: Any) -> Coroutine[Any, Any, Any]:
+        """Send a command, and return its reply as it was parsed.
 
-        Raises redis-py's ``ConnectionError``, ``TimeoutError``, or the error that Redis replied.
+        Raises redis-py's ``ConnectionError``, ``TimeoutError``, ``DataError`` for an argument that cannot be sent, or
+        the error that Redis replied.
         """
-        packed = hiredis.pack_command(command)
-        was_sent = False
+        commands = (command,)
+        return self._carry_out(self.packed(commands), commands, 0)
+
+    def ready(self) -> Optional[Replies]:
+        """Return what takes a packed command at once, ``None`` where :meth:`execute` has something to do first."""
+        replies = self._replies
+        if replies is None or self._health_check_interval_s or replies.writable is not None or not replies.is_open:
+            return None
+        return replies
+
+    async def execute_again(self, error: Exception, replies: Replies, command: Command) -> Any:
+        """Go on as :meth:`execute` does after what :meth:`ready` returned has failed to carry out a command."""
+        commands, failures = (command,), [error]
+        del error  # whose traceback will hold this frame
+        backoff_s = self._backoff_s(failures[0], 1, replies, False, commands)
+        if backoff_s is None:
+            raise failures.pop()
+        if backoff_s > 0:
+            await asyncio.sleep(backoff_s)
+        return await self._carry_out(self.packed(commands), commands, 0, 1)
+
+    def execute_batch(
+        self, wire: Sequence[Command], commands: Sequence[Command]
+    ) -> Coroutine[Any, Any, Tuple[List[Any], bool]]:
+        """Send commands in one piece, and return their replies, errors among them, and whether there are any.
+
+        ``wire``: what is sent. ``commands``: those of them that must be repeatable for the whole to be. Raises as
+        :meth:`execute` does, but no error that Redis replied.
+        """
+        return self._carry_out(self.packed(wire), commands, len(wire))
+
+    def packed(self, commands: Sequence[Command]) -> List[bytes]:
+        """Return what :meth:`Replies.ask` takes."""
+        pieces = pack_commands(commands, _BUFFERS) if self._is_utf8 else None
+        if pieces is None:
+            pieces = self._packer.pack_commands(commands)
+        # What its owner could change while it waits to be sent is sent as a copy.
+        return pieces if len(pieces) == 1 else [piece if type(piece) is bytes else bytes(piece) for piece in pieces]
+
+    async def _carry_out(self, pieces: List[bytes], commands: Sequence[Command], count: int, failures: int = 0) -> Any:
         while True:
             replies, is_new = self._replies, False
             if replies is not None and 0 < self._health_check_interval_s < replies.idle_s and replies.is_open:
@@ -214,40 +114,70 @@ class MultiplexedConnection:
             if replies is None or not replies.is_open:
                 replies, is_new = await self._open(), True
             try:
-                return await replies.ask(packed)
-            except RedisTimeoutError:
-                if was_sent or not self._retry_on_timeout:
+                while replies.writable is not None:
+                    await asyncio.shield(replies.writable)
+                return await replies.ask(pieces, count)
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                failures += 1
+                backoff_s = self._backoff_s(error, failures, replies, is_new, commands)
+                if backoff_s is None:
                     raise
-            except RedisConnectionError:
-                # Some error replies are ConnectionErrors too; the connection is open after them.
-                if was_sent or is_new or replies.is_open or replies.was_closed:
-                    raise
-            was_sent = True
+            if backoff_s > 0:
+                await asyncio.sleep(backoff_s)
 
-    async def _open(self) -> _Replies:
+    def _backoff_s(
+        self, error: Exception, failures: int, replies: Replies, is_new: bool, commands: Sequence[Command]
+    ) -> Optional[float]:
+        """Return how long to wait before the command is sent again, ``None`` if it is not to be."""
+        # Some error replies are ConnectionErrors too; the connection is open after them.
+        was_refused = replies.is_open
+        if replies.was_closed or not (was_refused or all(map(self._may_be_repeated, commands))):
+            return None
+        retry = self._retry()
+        if retry is not None:
+            is_meant = isinstance(error, retry._supported_errors) and (
+                isinstance(error, BusyLoadingError) if was_refused else True
+            )
+            if not is_meant or 0 <= retry._retries < failures:
+                return None
+            return float(retry._backoff.compute(failures))
+        if failures > 1 or was_refused:
+            return None
+        if isinstance(error, RedisTimeoutError):
+            return 0.0 if self._packer.retry_on_timeout else None
+        return None if is_new else 0.0
+
+    async def _open(self) -> Replies:
         known = self._failure
+        budget.waiting_for(f"a connection to {self._peer}")
         async with self._opening:
             if self._replies is not None and self._replies.is_open:
+                budget.waiting_for_a_reply()
                 return self._replies
             if self._failure is not None and self._failure is not known:
-                raise _copied(self._failure)  # of the attempt that this one waited for, not another after it
+                raise copied(self._failure)  # of the attempt that this one waited for, not another after it
             try:
                 self._replies = await self._connected()
             except RedisError as error:
-                self._failure = _copied(error)  # without the traceback, which holds on to everything
+                self._failure = copied(error)  # without the traceback, which holds on to everything
                 raise
+            budget.waiting_for_a_reply()
             return self._replies
 
-    async def _connected(self) -> _Replies:
+    async def _connected(self) -> Replies:
         connection = self._make_connection()
         await connection.connect()
-        replies = _Replies(error_parser(connection), self._timeout_s, self._peer)
+        replies = Replies(connection, connection.socket_timeout, self._peer)
         stream = connection.detach()
         if stream.transport.is_closing():  # it may have told its protocol already, and tells no other
             raise RedisConnectionError(f"the connection to {self._peer} was lost")
         self.connection, self._stream = connection, stream
         replies.take(stream.transport)
         return replies
+
+    @property
+    def _peer(self) -> str:
+        return getattr(self._packer, "path", None) or f"{self._packer.host}:{self._packer.port}"
 
     async def close(self) -> None:
         """Close the connection; the next command opens a new one. Commands that wait for their reply fail."""
@@ -256,8 +186,21 @@ class MultiplexedConnection:
         if replies is not None:
             await replies.close()
 
+    def lose(self, why: str) -> None:
+        """Give up a connection that leads to the wrong server; those who wait on it fail as if it had been lost."""
+        if self._replies is not None:
+            self._replies.lose(why)
+
     def abandon(self) -> None:
         """Close the socket of a connection whose event loop is closed, and can do it no more."""
         if self.connection is not None:
             self.connection.abandon()
         self._replies = self._stream = self.connection = None
+
+    def __del__(self) -> None:
+        replies = self.__dict__.get("_replies")
+        if replies is not None and replies.is_open:
+            warnings.warn(f"unclosed connection to {self._peer}", ResourceWarning, stacklevel=2, source=self)
+            with suppress(RuntimeError):  # its loop is closed, or runs in another thread
+                if asyncio.get_running_loop() is replies.loop:
+                    replies.end()

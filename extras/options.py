@@ -4,13 +4,12 @@ The fields of :class:`Options` are the table; the README's is checked against it
 every ``${VAR}`` does, as strings. Nothing here opens a connection.
 """
 
-import ipaddress
 import math
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from extras import keepalive
+from extras import keepalive, layout
 from extras.errors import OptionError, did_you_mean
 
 Convert = Callable[[str, Any], Any]
@@ -104,6 +103,22 @@ def key_prefix(name: str, value: Any) -> str:
     return prefix
 
 
+def tls_version(name: str, value: Any) -> str:
+    """Convert to ``TLSv1.2`` or ``TLSv1.3``; ``1.2``, ``TLSv1_2`` and the like mean the same."""
+    digits = text(name, value).lower().replace("tls", "").replace("v", "").replace("_", ".").strip()
+    if digits not in ("1.2", "1.3"):
+        raise _wrong(name, value, "TLSv1.2 or TLSv1.3")
+    return f"TLSv{digits}"
+
+
+def dotted_path(name: str, value: Any) -> str:
+    """Convert to the full name of something in a module; it is looked for when a client is made."""
+    path = text(name, value)
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        raise _wrong(name, value, "a full name such as my_package.credentials.Provider")
+    return path
+
+
 def client_name(name: str, value: Any) -> str:
     """Convert to a connection name; CLIENT SETNAME takes no white space or control characters."""
     given = text(name, value)
@@ -118,15 +133,6 @@ def keepalive_options(name: str, value: Any) -> Dict[Any, Any]:
         raise _wrong(name, value, "a mapping such as {TCP_KEEPIDLE: 30, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3}")
     keepalive.parse(True, value)
     return dict(value)
-
-
-def texts(name: str, value: Any) -> Tuple[str, ...]:
-    """Convert to a tuple of texts."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if not isinstance(value, (list, tuple)):
-        raise OptionError(f"{name} must be a list of host:port, not {type(value).__name__}")
-    return tuple(address(name, part) for part in value)
 
 
 def _option(
@@ -148,11 +154,23 @@ class Options:
     db: int = _option(0, whole(0), "int", "Database number")
     username: Optional[str] = _option(None, text, "text", "ACL user (Redis 6 and later)")
     password: Optional[str] = _option(None, secret, "text", "Password; never logged", secret=True)
+    credential_provider: Optional[str] = _option(
+        None,
+        dotted_path,
+        "text",
+        "Instead of user and password: class or function that makes redis-py's `CredentialProvider`, as `module.Name`",
+    )
     use_ssl: bool = _option(False, flag, "bool", "Connect with TLS; a `rediss://` URL does too")
     ssl_keyfile: Optional[str] = _option(None, text, "path", "Private key of the client certificate")
     ssl_certfile: Optional[str] = _option(None, text, "path", "Client certificate")
     ssl_ca_certs: Optional[str] = _option(None, text, "path", "CA certificates to trust instead of the system's")
+    ssl_ca_path: Optional[str] = _option(
+        None, text, "path", "Folder of CA certificates to trust instead, under the names that `openssl rehash` makes"
+    )
     ssl_check_hostname: bool = _option(True, flag, "bool", "Refuse a certificate made for another host name")
+    ssl_min_version: str = _option(
+        "TLSv1.2", tls_version, "text", "Oldest TLS version to accept: `TLSv1.2` or `TLSv1.3`"
+    )
     key_prefix: Optional[str] = _option(
         None, key_prefix, "text", "Keys become `<key_prefix>:tracker:<sender_id>`; any printable text, used as it is"
     )
@@ -181,33 +199,134 @@ class Options:
         unit="s",
         none=True,
     )
+    call_timeout: Optional[float] = _option(
+        5.0,
+        seconds(0, low_included=False),
+        "number",
+        "Longest that one call of the store takes in all: name look-up, connecting, attempts, replies; null: no limit",
+        unit="s",
+        none=True,
+    )
+    retries: int = _option(
+        3,
+        whole(0, 1000),
+        "int",
+        "How often a command is repeated while Redis is down or loading, within `call_timeout`; with a cluster or "
+        "Sentinels as often as there is time, unless 0",
+    )
     socket_keepalive: bool = _option(True, flag, "bool", "Probe an idle connection, so that a dead peer is noticed")
     socket_keepalive_options: Dict[Any, Any] = _option(
         {}, keepalive_options, "mapping", "TCP liveness by name (any system's) or by this system's integer constant"
     )
-    retry_on_timeout: bool = _option(False, flag, "bool", "Repeat a command once after a timeout")
+    retry_on_timeout: bool = _option(
+        False, flag, "bool", "Repeat commands after a timeout, too; always with a cluster or Sentinels"
+    )
     health_check_interval: float = _option(
         0.0, seconds(0), "number", "`PING` before use when idle for longer; 0: never", unit="s"
     )
-    cluster: bool = _option(False, flag, "bool", "Redis Cluster; not yet supported")
-    deployment_mode: str = _option("standard", text, "text", "`standard`; `cluster` and `sentinel` not yet supported")
-    endpoints: Tuple[str, ...] = _option((), texts, "list", "Cluster or Sentinel nodes; not yet supported")
-    sentinel_service: Optional[str] = _option(None, text, "text", "Sentinel's master name; not yet supported")
+    on_outage: str = _option(
+        "raise", text, "text", "While Redis is away: `raise`, or `journal` to keep turns on the disk; see Outages"
+    )
+    journal_path: Optional[str] = _option(None, text, "path", "The journal's file, with `on_outage: journal`")
+    journal_max_bytes: int = _option(
+        67108864, whole(1024), "int", "The journal takes no more than this; a save fails then", unit="bytes"
+    )
+    publish: str = _option(
+        "host", text, "text", "How events get to the event broker: as the `host` does it, or by an `outbox`; see Events"
+    )
+    stream: str = _option("rasa_core_events", text, "text", "Event broker: key of the stream that events are added to")
+    maxlen: Optional[int] = _option(
+        1_000_000, whole(1), "int", "Event broker: about so many events are kept in the stream; null: all", none=True
+    )
+    cluster: bool = _option(False, flag, "bool", "Redis Cluster, as `deployment_mode: cluster`")
+    deployment_mode: str = _option("standard", text, "text", "`standard`, `cluster` or `sentinel`")
+    endpoints: Tuple[str, ...] = _option(
+        (),
+        layout.endpoints,
+        "list",
+        "`host:port` of some nodes of the cluster, or of all Sentinels; for a cluster `url` will do",
+    )
+    sentinel_service: Optional[str] = _option(None, text, "text", "What the Sentinels call the master; unset: mymaster")
+    sentinel_username: Optional[str] = _option(None, text, "text", "ACL user of the Sentinels themselves")
+    sentinel_password: Optional[str] = _option(
+        None, secret, "text", "Password of the Sentinels themselves", secret=True
+    )
+    sentinel_use_ssl: Optional[bool] = _option(None, flag, "bool", "TLS to the Sentinels; unset: as `use_ssl`")
+    min_replicas_ack: int = _option(
+        0, whole(0, 100), "int", "A save succeeds only when so many replicas have it (`WAIT`); see Cluster and Sentinel"
+    )
 
     unix_path: Optional[str] = None
     """Path of the Unix socket that a ``unix://`` URL names."""
+    iam: Any = None
+    """What the host's own IAM settings make to log in with, in place of user and password: a ``CredentialProvider``."""
+
+    @property
+    def nodes(self) -> Tuple[layout.Address, ...]:
+        """Addresses at which to ask where conversations are: of nodes of a cluster, or of Sentinels."""
+        if self.deployment_mode == layout.STANDARD:
+            return ()
+        return layout.addresses(self.endpoints, self.deployment_mode) or ((self.url, self.port),)
+
+    @property
+    def where(self) -> str:
+        """What is named to be connected to, for people to read."""
+        nodes = ", ".join(f"{host}:{port}" for host, port in self.nodes)
+        if self.deployment_mode == layout.SENTINEL:
+            return f"the master {self.service!r} of the Sentinels {nodes}"
+        return f"the cluster of {nodes}" if nodes else self.unix_path or f"{self.url}:{self.port}"
+
+    @property
+    def service(self) -> str:
+        """What the Sentinels call the master."""
+        return self.sentinel_service or layout.SERVICE
 
     @property
     def liveness(self) -> keepalive.Parsed:
         """What ``socket_keepalive`` and ``socket_keepalive_options`` ask for."""
         return keepalive.parse(self.socket_keepalive, self.socket_keepalive_options)
 
+    def contradictions(self) -> List[str]:
+        """Return a text for each value that cannot have the effect it is given for, with the way out."""
+        found: List[str] = []
+        if self.call_timeout is not None:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                timeout_s = getattr(self, name)
+                if timeout_s is not None and timeout_s > self.call_timeout:
+                    found.append(
+                        f"{name} is {timeout_s:g} s, but call_timeout ends a call after {self.call_timeout:g} s; raise "
+                        f"call_timeout above it, or lower {name}"
+                    )
+        asked = self.liveness.keepalive.with_defaults()
+        dead_after_s = None if self.unix_path else asked.dead_after_s
+        if dead_after_s is not None and (asked.user_timeout_ms or 0) > dead_after_s * 1000:
+            found.append(
+                f"socket_keepalive_options: the user timeout, {asked.user_timeout_ms} ms, is above idle + interval x "
+                f"count = {asked.idle_s} + {asked.interval_s} x {asked.count} = {dead_after_s} s, and puts off what "
+                f"they promise; set TCP_USER_TIMEOUT to {dead_after_s * 1000} or less, or leave it out"
+            )
+        return found
+
 
 TABLE: Dict[str, "Field[Any]"] = {f.name: f for f in fields(Options) if f.metadata}
 """Option name to its row: ``kind``, ``unit``, ``doc`` and so on are in the field's ``metadata``."""
 
-_TOPOLOGY = ("cluster", "deployment_mode", "endpoints", "sentinel_service")
-_NEVER_IN_URL = ("url", "port", "username", "password", "use_ssl", "socket_keepalive_options", *_TOPOLOGY)
+_NEED_TLS = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path", "ssl_min_version")
+_NEVER_IN_URL = (
+    "url",
+    "port",
+    "username",
+    "password",
+    "credential_provider",
+    "use_ssl",
+    "socket_keepalive_options",
+    "journal_path",
+    "cluster",
+    "deployment_mode",
+    "endpoints",
+    "sentinel_service",
+    "sentinel_password",
+)
 
 
 def default_of(row: "Field[Any]") -> Any:
@@ -251,11 +370,14 @@ def _take_url(values: Dict[str, Any]) -> None:
         if port is not None:
             _merge(values, "port", port)
         return
-    if scheme == "redis+sentinel":
-        raise OptionError("url (redis+sentinel://...): Sentinel is not yet supported; name one Redis server instead")
+    if scheme in ("redis+sentinel", "rediss+sentinel"):
+        _take_query(values, layout.take_sentinel_url(values, url, _merge))
+        return
     if scheme not in ("redis", "rediss", "unix"):
         shown = f" {scheme + '://'!r}" if scheme.isalnum() else ""  # what is no scheme may hold a password
-        raise OptionError(f"url: unknown scheme{shown}; use redis://, rediss:// (TLS), unix:// or a host name")
+        raise OptionError(
+            f"url: unknown scheme{shown}; use redis://, rediss:// (TLS), redis+sentinel://, unix:// or a host name"
+        )
     parts = _split(url)
     if parts is None:
         raise OptionError(f"url ({scheme}://...) has a port or address that cannot be read; {_ENCODE}")
@@ -306,12 +428,12 @@ def _take_url_parts(values: Dict[str, Any], parts: SplitResult, host: Optional[s
             if not path.isdigit():
                 raise OptionError(f"url ({parts.scheme}://{host}/...): what follows the host must be a database number")
             _merge(values, "db", path)
-    _take_query(values, parts)
+    _take_query(values, parts.query)
 
 
-def _take_query(values: Dict[str, Any], parts: SplitResult) -> None:
+def _take_query(values: Dict[str, Any], query: str) -> None:
     allowed = [name for name in TABLE if name not in _NEVER_IN_URL]
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in allowed:
             hint = "; give it as an option of its own" if name in TABLE else did_you_mean(name, allowed)
             raise OptionError(f"url: option {name!r} cannot be used in a URL{hint}")
@@ -328,35 +450,27 @@ def _merge(values: Dict[str, Any], name: str, value: Any) -> None:
 
 
 def _host_and_port(url: str) -> Tuple[str, Optional[int]]:
-    try:
-        return str(ipaddress.IPv6Address(url[1:-1] if url.startswith("[") and url.endswith("]") else url)), None
-    except ValueError:
-        pass
-    try:
-        parts = urlsplit("//" + url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    rebuilt = f"{host}:{port}" if port is not None else host
-    if not host or url.lower() not in (rebuilt, f"[{host}]:{port}") or any(map(str.isspace, host)):
+    found = layout.host_and_port(url)
+    if found is None:
         raise OptionError(
             "url is neither a host name nor a URL; write redis.internal, redis.internal:6380 or "
             "redis://user:password@redis.internal:6380/0"
         )
-    return host, port
+    return found
 
 
-def _check_together(values: Mapping[str, Any]) -> None:
-    mode = values.get("deployment_mode", "standard")
-    if mode not in ("standard", "cluster", "sentinel"):
-        raise OptionError(f"deployment_mode must be standard, cluster or sentinel, not {mode!r}")
-    for name in _TOPOLOGY:
-        if values.get(name) not in (None, False, (), "standard"):
-            raise _not_yet(name, "..." if name == "endpoints" else repr(values[name]))
+def _check_together(values: Dict[str, Any]) -> None:
+    layout.check(values)
+    _check_journal(values)
+    for name in ("username", "password"):
+        if values.get("credential_provider") and values.get(name):
+            raise OptionError(f"credential_provider and {name} are both given; keep one of them")
+    if values.get("publish", "host") not in ("host", "outbox"):
+        raise OptionError(f"publish must be host or outbox, not {values['publish']!r}")
     if values.get("use_ssl") and values.get("unix_path"):
         raise OptionError("use_ssl is on, but the url names a Unix socket, which has no TLS; remove one of them")
-    if not values.get("use_ssl"):
-        given: List[str] = [name for name in ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs") if values.get(name)]
+    if not values.get("use_ssl") and not values.get("sentinel_use_ssl"):
+        given: List[str] = [name for name in _NEED_TLS if values.get(name)]
         if given:
             raise OptionError(f"{given[0]} is set, but use_ssl is off; set use_ssl: true, or use a rediss:// url")
     elif values.get("ssl_keyfile") and not values.get("ssl_certfile"):
@@ -365,8 +479,12 @@ def _check_together(values: Mapping[str, Any]) -> None:
         )
 
 
-def _not_yet(name: str, value: str) -> OptionError:
-    return OptionError(
-        f"{name} ({value}): Redis Cluster and Sentinel are not yet supported; point url at one Redis server and "
-        f"remove {name}"
-    )
+def _check_journal(values: Mapping[str, Any]) -> None:
+    policy = values.get("on_outage", "raise")
+    if policy not in ("raise", "journal"):
+        raise OptionError(f"on_outage must be raise or journal, not {policy!r}")
+    if policy == "journal" and not values.get("journal_path"):
+        raise OptionError("on_outage is 'journal', but there is no journal_path; name a file on a disk of this machine")
+    for name in ("journal_path", "journal_max_bytes"):
+        if policy == "raise" and name in values:
+            raise OptionError(f"{name} is set, but on_outage is 'raise'; set on_outage: journal, or remove {name}")

@@ -1,5 +1,6 @@
-"""A real server for the whole run, emptied before each test, and a fresh options namespace."""
+"""A real server for the whole run, emptied before each test, and every test answers for what it left unclosed."""
 
+import gc
 from pathlib import Path
 from typing import Iterator
 
@@ -7,6 +8,22 @@ import pytest
 import redis
 
 from extras.bench.server import RedisServer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Let the collector, which runs after every test, pass over what was there before the file's first one."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def charged_with_leaks(quick_collections: None) -> Iterator[None]:
+    """Collect what a test left in cycles while it can still be blamed for it, and its filters of warnings hold."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 
 TOOLS = Path(sys.executable).parent
-PYTHON = ["extras", "tests", "demo", "setup.py"]
+PYTHON = ["extras", "tests", "demo", "docs", "examples", "setup.py"]
 
 COMMANDS = [
     ["ruff", "format", "--check", *PYTHON],
     ["ruff", "check", *PYTHON],
     ["mypy", "extras", "setup.py", "demo"],
-    ["mypy", "tests/cells.py", "tests/lint.py", "tests/build.py", "tests/conftest.py", "tests/unit"],
+    ["mypy", "tests/cells.py", "tests/lint.py", "tests/release", "tests/conftest.py", "tests/unit"],
     ["mypy", "tests/host"],
+    ["mypy", "tests/memory"],
+    ["mypy", "tests/docs", "docs"],
     ["cython-lint", "--max-line-length=120", "src/_fastsock"],
 ]
 

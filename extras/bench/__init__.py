@@ -1,1 +1,1 @@
-"""``python -m extras.bench``: how long a conversation's turn takes with Rasa's own Redis store, and with ours."""
+"""``python -m extras.bench``: Rasa's own Redis store beside ours, and Redis clients beside each other."""

@@ -1,16 +1,25 @@
 """What turns cost the server, by its own count: bytes in and out, and commands that a client sent."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator, List, NamedTuple
+from typing import Any, Iterator, List, NamedTuple, Optional
 
 import redis
 
 
-class Bytes(NamedTuple):
-    """Bytes that a server has received and sent."""
+class Used(NamedTuple):
+    """What a server has used: bytes that it has received and sent, and seconds of CPU time of all its threads.
+
+    ``cpu_s``: ``None`` where the server does not tell.
+    """
 
     received: int
     sent: int
+    cpu_s: Optional[float]
+
+    def since(self, before: "Used") -> "Used":
+        """Return what was used since then."""
+        cpu_s = None if self.cpu_s is None or before.cpu_s is None else max(0.0, self.cpu_s - before.cpu_s)
+        return Used(self.received - before.received, self.sent - before.sent, cpu_s)
 
 
 class Counters:
@@ -19,15 +28,21 @@ class Counters:
     def __init__(self, client: "redis.Redis") -> None:
         self._client: Any = client
 
-    def bytes_moved(self) -> Bytes:
-        """Return ``total_net_input_bytes`` and ``total_net_output_bytes`` of ``INFO``, up to its reply."""
-        stats = self._client.info("stats")
-        return Bytes(stats["total_net_input_bytes"], stats["total_net_output_bytes"])
+    def used(self) -> Used:
+        """Return what ``INFO`` says of bytes and CPU time, up to its reply."""
+        info = self._client.info()
+        spent = [info.get("used_cpu_sys"), info.get("used_cpu_user")]
+        cpu_s = None if None in spent else float(sum(spent))
+        return Used(info["total_net_input_bytes"], info["total_net_output_bytes"], cpu_s)
 
-    def own_bytes(self) -> Bytes:
-        """Return what one :meth:`bytes_moved` adds to the next: its reply, and the next one's request."""
-        first, second = self.bytes_moved(), self.bytes_moved()
-        return Bytes(second.received - first.received, second.sent - first.sent)
+    def own(self) -> Used:
+        """Return what one :meth:`used` adds to the next: the least of some."""
+        seen = [self.used() for _ in range(6)]
+        added = [after.since(before) for before, after in zip(seen, seen[1:])]
+        spent_s = [each.cpu_s for each in added if each.cpu_s is not None]
+        return Used(
+            min(each.received for each in added), min(each.sent for each in added), min(spent_s) if spent_s else None
+        )
 
     @contextmanager
     def commands(self, key: str) -> Iterator[List[str]]:

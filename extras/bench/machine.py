@@ -12,19 +12,26 @@ from extras import _redis, fastsock
 from extras.bench.loop import name_of_running
 
 
-def describe(server: Dict[str, Any], server_loaded: bool) -> Dict[str, Any]:
-    """Return the header of a report. ``server``: its ``INFO``; ``server_loaded``: whether Rasa's server is imported."""
+def describe_host(server: Dict[str, Any], server_loaded: bool) -> Dict[str, Any]:
+    """Return the header of a report on Rasa's stores. ``server_loaded``: whether Rasa's server is imported."""
+    return {
+        **describe(server),
+        "Rasa": _version("rasa-pro") or _version("rasa") or "unknown version",
+        "event loop": name_of_running(),
+        "process": _process(server_loaded),
+    }
+
+
+def describe(server: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the header of a report. ``server``: its ``INFO``."""
     header = {
         "machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        "Rasa": _version("rasa-pro") or _version("rasa") or "unknown version",
         "redis-py": _redis.VERSION,
         "hiredis": _version("hiredis") or "none",
         "server": _server(server),
         "extras.fastsock": fastsock.IMPL,
         "rasa-extras": _version("rasa-extras") or "not installed",
-        "event loop": name_of_running(),
-        "process": _process(server_loaded),
     }
     if hasattr(os, "getloadavg"):
         header["load"] = f"{os.getloadavg()[0]:.1f} processes wanted to run during the last minute"
@@ -32,6 +39,12 @@ def describe(server: Dict[str, Any], server_loaded: bool) -> Dict[str, Any]:
     if git:
         header["git (working directory)"] = git
     return header
+
+
+def versions(*distributions: str) -> Dict[str, str]:
+    """Return the versions of those that are installed."""
+    found = {name: _version(name) for name in distributions}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def _cpu() -> str:

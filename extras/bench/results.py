@@ -1,12 +1,13 @@
 """What the samples say: medians, tails, ratios; as data for ``--json``, and as tables for people."""
 
-import math
 import statistics
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
 from extras.bench.rounds import CASES, Samples
 from extras.bench.shapes import Shape
+from extras.bench.text import ms, table
+from extras.bench.uncertainty import LEVEL, described, p99, ratio
 
 
 @dataclass(frozen=True)
@@ -17,71 +18,56 @@ class Measured:
     document_bytes: int
     samples: Dict[str, Samples]
 
-    def median_s(self, name: str, case: str) -> Optional[float]:
-        """Return the median of a store's case, ``None`` if that was not measured."""
-        return statistics.median(self.samples[name].times_s[case]) if name in self.samples else None
 
-
-def p99(values: Sequence[float]) -> float:
-    """Return the smallest value that 99 % are not above (nearest rank); the largest, of fewer than 100."""
-    return sorted(values)[math.ceil(len(values) * 0.99) - 1]
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return the range of the middle half (IQR), 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return high - low
-
-
-def as_data(measured: Sequence[Measured], flat: Optional[Dict[str, Samples]], header: Dict[str, Any]) -> Dict[str, Any]:
+def as_data(
+    measured: Sequence[Measured], flat: Optional[Dict[str, Samples]], header: Dict[str, Any], level: float = LEVEL
+) -> Dict[str, Any]:
     """Return everything as plain data; units are in the names. ``flat``: ours on a short history, and a long one."""
-    return {"header": header, "flatness": _flatness(flat), "histories": [_history(found) for found in measured]}
+    histories = [_history(found, level) for found in measured]
+    return {"header": header, "level": level, "flatness": _flatness(flat, level), "histories": histories}
 
 
-def _flatness(flat: Optional[Dict[str, Samples]]) -> Optional[Dict[str, Any]]:
+def _flatness(flat: Optional[Dict[str, Samples]], level: float) -> Optional[Dict[str, Any]]:
     if flat is None:
         return None
-    medians_ms = {events: statistics.median(samples.times_s["turn"]) * 1000 for events, samples in flat.items()}
-    short_ms, long_ms = medians_ms.values()
-    return {"median_ms": medians_ms, "ratio": long_ms / short_ms}
-
-
-def _history(found: Measured) -> Dict[str, Any]:
-    stores = {name: _store(samples) for name, samples in found.samples.items()}
-    ratios = {case: _ratio(found, case) for case in CASES}
-    shape = found.shape
+    (short, long), (at_short, at_long) = flat, ([t * 1000 for t in s.times_s["turn"]] for s in flat.values())
     return {
-        "history": str(shape),
-        "events": shape.events,
-        "events_per_session": shape.session,
-        "document_bytes": found.document_bytes,
-        "stores": stores,
-        "ratio": ratios,
+        "turn_ms": {short: described(at_short, level), long: described(at_long, level)},
+        "times_as_long": ratio(at_long, at_short, level),
     }
 
 
-def _store(samples: Samples) -> Dict[str, Any]:
-    data: Dict[str, Any] = {"rounds": len(samples.moved)}
+def _history(found: Measured, level: float) -> Dict[str, Any]:
+    stores = {name: _store(samples, level) for name, samples in found.samples.items()}
+    ours = list(found.samples.values())[-1]
+    others = {name: samples for name, samples in found.samples.items() if samples is not ours}
+    return {
+        "history": str(found.shape),
+        "events": found.shape.events,
+        "events_per_session": found.shape.session,
+        "document_bytes": found.document_bytes,
+        "stores": stores,
+        "times_as_fast": {
+            case: ratio(other.times_s[case], ours.times_s[case], level) for other in others.values() for case in CASES
+        },
+    }
+
+
+def _store(samples: Samples, level: float) -> Dict[str, Any]:
+    data: Dict[str, Any] = {"rounds": len(samples.used)}
     for case, times_s in samples.times_s.items():
-        data[case] = {
-            "median_ms": statistics.median(times_s) * 1000,
-            "p99_ms": p99(times_s) * 1000,
-            "iqr_ms": spread(times_s) * 1000,
-        }
+        times_ms = [time_s * 1000 for time_s in times_s]
+        data[f"{case}_ms"] = {**described(times_ms, level), "p99": p99(times_ms)}
+    spent_s = [used.cpu_s for used in samples.used if used.cpu_s is not None]
     data["per_turn"] = {
         "commands": samples.commands,
         # Other clients of the server only add to what it counts.
-        "bytes_to_redis": min(moved.received for moved in samples.moved),
-        "bytes_from_redis": min(moved.sent for moved in samples.moved),
+        "bytes_to_redis": min(used.received for used in samples.used),
+        "bytes_from_redis": min(used.sent for used in samples.used),
+        "cpu_ms": statistics.median(samples.cpu_s) * 1000,
+        "server_cpu_ms": statistics.median(spent_s) * 1000 if spent_s else None,
     }
     return data
-
-
-def _ratio(found: Measured, case: str) -> Optional[float]:
-    stock, ours = found.median_s("stock", case), found.median_s("ours", case)
-    return stock / ours if stock and ours else None
 
 
 def as_text(data: Dict[str, Any]) -> str:
@@ -90,53 +76,54 @@ def as_text(data: Dict[str, Any]) -> str:
     lines += ["", "milliseconds", table(_times(data["histories"])), ""]
     lines += ["per turn", table(_traffic(data["histories"]))]
     if data["flatness"] is not None:
-        (short, short_ms), (long, long_ms) = data["flatness"]["median_ms"].items()
-        lines += [
-            "",
-            f"flatness: our turn takes {_ms(long_ms)} ms at {int(long):,} events and {_ms(short_ms)} ms at {short}, "
-            f"{data['flatness']['ratio']:.2f} times that",
-        ]
+        lines += ["", flatness_as_text(data["flatness"])]
     return "\n".join(lines)
 
 
+def flatness_as_text(flatness: Dict[str, Any]) -> str:
+    """Return one line on how much longer our turn takes at the end of a long history."""
+    (short, at_short), (long, at_long) = flatness["turn_ms"].items()
+    low, high = flatness["times_as_long"]["interval"]
+    return (
+        f"flatness: our turn takes {ms(at_long['median'])} ms at {int(long):,} events and {ms(at_short['median'])} ms "
+        f"at {short}, {flatness['times_as_long']['median']:.2f} times that ({low:.2f}-{high:.2f})"
+    )
+
+
 def _times(histories: List[Dict[str, Any]]) -> List[List[str]]:
-    columns = [f"{name} {what}" for name in ("stock", "ours") for what in ("median", "p99", "IQR")]
-    rows = [["history", "case", *columns, "stock/ours", "rounds"]]
+    names = list(dict.fromkeys(name for history in histories for name in history["stores"]))
+    columns = [f"{name} {what}" for name in names for what in ("median", "p99", "IQR")]
+    rows = [["history", "case", *columns, "/".join(names), "rounds"]]
     for history in histories:
-        stores = history["stores"]
         for case in CASES:
             row = [history["history"], case]
-            for name in ("stock", "ours"):
-                times = stores.get(name, {}).get(case)
-                row += [_ms(times[what]) for what in ("median_ms", "p99_ms", "iqr_ms")] if times else ["-"] * 3
-            ratio = history["ratio"][case]
-            rows.append([*row, f"{ratio:,.1f}" if ratio else "-", str(stores["ours"]["rounds"])])
+            for name in names:
+                took = history["stores"].get(name, {}).get(f"{case}_ms")
+                row += [ms(took[what]) for what in ("median", "p99", "iqr")] if took else ["-"] * 3
+            found = history["times_as_fast"].get(case)
+            row.append(times(found) if found else "-")
+            rows.append([*row, str(history["stores"][names[-1]]["rounds"])])
     return rows
 
 
+def times(found: Dict[str, Any]) -> str:
+    """Return a ratio and its interval."""
+    digits = 1 if found["median"] < 100 else 0
+    low, median, high = (
+        f"{value:,.{digits}f}" for value in (found["interval"][0], found["median"], found["interval"][1])
+    )
+    return f"{median}x ({low}-{high})"
+
+
 def _traffic(histories: List[Dict[str, Any]]) -> List[List[str]]:
-    rows = [["history", "document", "store", "commands", "bytes to Redis", "bytes from Redis"]]
+    rows = [
+        ["history", "document", "store", "CPU ms", "server CPU ms", "bytes to Redis", "bytes from Redis", "commands"]
+    ]
     for history in histories:
         for name, store in history["stores"].items():
             turn = store["per_turn"]
             commands = f"{len(turn['commands'])}: {' '.join(turn['commands'])}" if turn["commands"] else "-"
+            spent = [ms(turn["cpu_ms"]), "-" if turn["server_cpu_ms"] is None else ms(turn["server_cpu_ms"])]
             moved = [f"{turn[way]:,}" for way in ("bytes_to_redis", "bytes_from_redis")]
-            rows.append([history["history"], f"{history['document_bytes']:,}", name, commands, *moved])
+            rows.append([history["history"], f"{history['document_bytes']:,}", name, *spent, *moved, commands])
     return rows
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def table(rows: List[List[str]]) -> str:
-    """Return rows under a heading as aligned text: words to the left, numbers to the right."""
-    columns = list(zip(*rows))
-    widths = [max(map(len, column)) for column in columns]
-    right = [all(cell.strip("0123456789,.") in ("", "-") for cell in column[1:]) for column in columns]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, right)
-        lines.append("  ".join(t.rjust(width) if to_right else t.ljust(width) for t, width, to_right in cells).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence
 
-from extras.bench.counters import Bytes, Counters
+from extras.bench.counters import Counters, Used
 
 CASES = ("retrieve", "save", "turn")
 """What is timed of a turn: reading the tracker, storing it, and both with the turn's events put on in between."""
@@ -74,10 +74,14 @@ async def prime(lane: Lane) -> None:
 
 @dataclass
 class Samples:
-    """What was measured of one store on one conversation: seconds of each case, and bytes of each turn."""
+    """What was measured of one store on one conversation: seconds of each case, and what each turn used.
+
+    ``cpu_s``: seconds of CPU time of this process. ``used``: what the server has used.
+    """
 
     times_s: Dict[str, List[float]] = field(default_factory=lambda: {case: [] for case in CASES})
-    moved: List[Bytes] = field(default_factory=list)
+    cpu_s: List[float] = field(default_factory=list)
+    used: List[Used] = field(default_factory=list)
     commands: List[str] = field(default_factory=list)
 
 
@@ -100,11 +104,11 @@ async def check(sides: Sequence[Side], stored: Stored, counters: Counters) -> Di
     for side, found in zip(sides[1:], seen[1:]):
         for what, expected in seen[0].items():
             if found[what] != expected:
-                raise DifferentResults(f"{what}: {sides[0].name} and {side.name} differ{_where(expected, found[what])}")
+                raise DifferentResults(f"{what}: {sides[0].name} and {side.name} differ{where(expected, found[what])}")
     return commands
 
 
-def _where(expected: Any, found: Any) -> str:
+def where(expected: Any, found: Any) -> str:
     """Show the first place where two lists or texts differ."""
     if not isinstance(expected, (list, bytes)) or not isinstance(found, type(expected)):
         return f": {str(expected)[:200]} and {str(found)[:200]}"
@@ -116,25 +120,26 @@ def _where(expected: Any, found: Any) -> str:
 
 
 async def measure(
-    lanes: Sequence[Lane], counters: Counters, rounds: int, progress: Callable[[int], None]
+    lanes: Sequence[Lane], counters: Counters, rounds: int, progress: Callable[[float], None]
 ) -> Dict[str, Samples]:
     """Time a turn in each lane, ``rounds`` times, the document put back before each; who goes first alternates."""
     samples = {lane.name: Samples() for lane in lanes}
-    own = counters.own_bytes()
+    own = counters.own()
     gc.collect()
     for number in range(rounds):
-        progress(number)
+        progress(number / rounds)
         for lane in lanes if number % 2 == 0 else reversed(lanes):
             await prime(lane)
             await _turn(lane, counters, own, samples[lane.name])
     return samples
 
 
-async def _turn(lane: Lane, counters: Counters, own: Bytes, samples: Samples) -> None:
+async def _turn(lane: Lane, counters: Counters, own: Used, samples: Samples) -> None:
     side = lane.side
     events = side.events(lane.untimed)
     gc.collect(1)  # what others have left young; all generations would take longer than most turns
-    before = counters.bytes_moved()
+    before = counters.used()
+    start_cpu_s = time.process_time()
     start = time.perf_counter()
     tracker = await side.retrieve()
     retrieved = time.perf_counter()
@@ -142,7 +147,7 @@ async def _turn(lane: Lane, counters: Counters, own: Bytes, samples: Samples) ->
     added = time.perf_counter()
     await side.save(tracker)
     saved = time.perf_counter()
-    after = counters.bytes_moved()
+    samples.cpu_s.append(time.process_time() - start_cpu_s)
+    samples.used.append(counters.used().since(before).since(own))
     for case, took_s in zip(CASES, (retrieved - start, saved - added, saved - start)):
         samples.times_s[case].append(took_s)
-    samples.moved.append(Bytes(after.received - before.received - own.received, after.sent - before.sent - own.sent))

@@ -1,19 +1,16 @@
 """What is measured, in which order, and how often, so that a default run ends within a minute and a half or so."""
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from extras.bench import rounds
 from extras.bench.counters import Counters
+from extras.bench.progress import Teller
 from extras.bench.results import Measured
 from extras.bench.rounds import Lane
 from extras.bench.shapes import FLAT_FROM, FLAT_TO, Shape
 
 LEAST_ROUNDS = 5
-SECONDS_PER_HISTORY = 6.0
-
-Say = Callable[[str, bool], None]
-"""Tells what is being done, and whether that is important."""
 
 ByLane = Dict[str, rounds.Samples]
 """Samples by the name of their lane: a store's, or a number of events."""
@@ -22,27 +19,43 @@ _WARM_UP = Shape(17)
 _FLATNESS_ROUND_S = 0.1
 
 
-async def measure(
-    trackers: Any, shapes: List[Shape], most_rounds: int, say: Say
-) -> Tuple[List[Measured], Optional[ByLane]]:
+class Extent(NamedTuple):
+    """How much is measured. ``rounds``: at most, for each history. ``seconds``: about how long a history may take."""
+
+    histories: List[Shape]
+    rounds: int
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """How many steps its progress has."""
+        return len(self.histories) + self.shows_flatness
+
+    @property
+    def shows_flatness(self) -> bool:
+        """Whether the shortest and the longest history are compared, too."""
+        return {FLAT_FROM, FLAT_TO} <= set(self.histories)
+
+
+async def measure(trackers: Any, extent: Extent, teller: Teller) -> Tuple[List[Measured], Optional[ByLane]]:
     """Measure all histories, and ours on the shortest against the longest if both are asked for.
 
     ``trackers``: an ``extras.bench.trackers.Trackers``. Raises ``DifferentResults`` before a history is timed.
     """
-    run = _Run(trackers, most_rounds, say)
+    run = _Run(trackers, extent, teller)
     await run.warm_up()
-    measured = [await run.history(shape) for shape in shapes]
-    return measured, await run.flatness() if {FLAT_FROM, FLAT_TO} <= set(shapes) else None
+    measured = [await run.history(shape) for shape in extent.histories]
+    return measured, await run.flatness() if extent.shows_flatness else None
 
 
 class _Run:
     """Measures on one server, and says how far it is."""
 
-    def __init__(self, trackers: Any, most_rounds: int, say: Say) -> None:
+    def __init__(self, trackers: Any, extent: Extent, teller: Teller) -> None:
         self._trackers = trackers
         self._counters = Counters(trackers.client)
-        self._most_rounds = most_rounds
-        self._say = say
+        self._extent = extent
+        self._teller = teller
 
     async def warm_up(self) -> None:
         """Let both stores connect, and ours load its scripts."""
@@ -50,7 +63,7 @@ class _Run:
 
     async def history(self, shape: Shape) -> Measured:
         """Measure the stores on one conversation. Raises ``DifferentResults`` before anything is timed."""
-        self._say(f"{shape}: are the results the same?", True)
+        self._teller.begin(f"{shape}: are the results the same?")
         sides, document = self._trackers.sides(shape), self._trackers.document(shape)
         start = time.monotonic()
         commands = await rounds.check(sides, document, self._counters)
@@ -64,6 +77,7 @@ class _Run:
 
     async def flatness(self) -> ByLane:
         """Measure ours on the shortest and the longest history in turn, so that a machine's moods hit both."""
+        self._teller.begin("flatness")
         lanes = []
         for shape in (FLAT_FROM, FLAT_TO):
             ours = self._trackers.sides(shape)[-1]
@@ -72,10 +86,10 @@ class _Run:
         return await self._rounds("flatness", lanes, _FLATNESS_ROUND_S)
 
     async def _rounds(self, what: str, lanes: List[Lane], round_s: float) -> ByLane:
-        count = min(self._most_rounds, max(LEAST_ROUNDS, int(SECONDS_PER_HISTORY / round_s)))
-        self._say(f"{what}: {count} rounds", True)
+        count = min(self._extent.rounds, max(LEAST_ROUNDS, int(self._extent.seconds / round_s)))
+        self._teller.say(f"{what}: {count} rounds")
 
-        def tell(number: int) -> None:
-            self._say(f"{what}: round {number + 1} of {count}", False)
+        def tell(part: float) -> None:
+            self._teller.within(f"{what}: {count} rounds", part)
 
         return await rounds.measure(lanes, self._counters, count, tell)

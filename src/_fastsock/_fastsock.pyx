@@ -1,8 +1,9 @@
 # cython: language_level=3, binding=True, autotestdict=False
-"""Native socket calls and JSON: extras.fastsock picks this module where it is built.
+"""Native socket calls, RESP and JSON: extras.fastsock picks this module where it is built.
 
 Its twin is extras/_fastsock_py.py, its description extras/_fastsock.pyi; the systems' differences are in sockopt.h
-and transfer.h, the decoder in json_decode.h, sending and receiving in transfer.pxi.
+and transfer.h, the decoder in json_decode.h, commands as bytes in packing.pxi, sending and receiving in transfer.pxi,
+replies in reader.pxi and resp.h.
 """
 
 import operator
@@ -31,8 +32,12 @@ cdef extern from "sockopt.h" nogil:
 cdef extern from "json_decode.h":
     object fs_json_decode(bytes data, Py_ssize_t start, bint in_array)
 
+cdef extern from *:
+    const char *FASTSOCK_VERSION  # setup.py gives it
+
 
 IMPL = "native"
+VERSION = (<bytes>FASTSOCK_VERSION).decode("ascii")
 
 cdef tuple _MEANINGS = ("enabled", "idle_s", "interval_s", "count", "user_timeout_ms")
 
@@ -120,4 +125,6 @@ def decode_json(data, start, in_array=False):
     return _decode_json_in_python(data, start, in_array) if decoded is None else decoded
 
 
+include "packing.pxi"
 include "transfer.pxi"
+include "reader.pxi"

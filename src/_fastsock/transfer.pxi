@@ -3,19 +3,12 @@
 import errno
 import socket
 
-cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Malloc
 from libc.errno cimport EAGAIN as errno_EAGAIN
 from libc.errno cimport EINTR as errno_EINTR
 from libc.math cimport ceil
-from libc.string cimport memcpy
-
-from extras._fastsock_py import BULK_MAX_BYTES as _BULK_MAX_BYTES
-from extras._fastsock_py import LARGE_BYTES as _LARGE_BYTES
 
 cdef extern from "transfer.h" nogil:
     ctypedef struct fs_piece:
@@ -28,15 +21,10 @@ cdef extern from "transfer.h" nogil:
     double fs_monotonic_s()
     int fs_wait(fs_socket fd, int events, int timeout_ms)
     Py_ssize_t fs_transfer(fs_socket fd, fs_piece *pieces, Py_ssize_t count, bint sending, bint peek)
-    size_t fs_page_offset(const char *base)
+    Py_ssize_t fs_send_lead(fs_socket fd, const fs_piece *pieces, Py_ssize_t count)
 
-BULK_MAX_BYTES = _BULK_MAX_BYTES
-LARGE_BYTES = _LARGE_BYTES
-cdef Py_ssize_t _bulk_max_bytes = BULK_MAX_BYTES
-cdef Py_ssize_t _large_bytes = LARGE_BYTES
 cdef enum:
     _FOR_EVER = -1
-    _HEADER_MAX = 16  # "$", the digits of a length that is not above the maximum, "\r\n"
     _ON_STACK = 8
     _WAIT_MS = 500
 
@@ -57,7 +45,7 @@ cdef double _seconds(object timeout_s) except? -1.0:
     return seconds
 
 
-cdef object _wait(object sock, int events, double deadline):
+cdef bint _wait(object sock, int events, double deadline) except -1:
     """Return whether ``sock`` is ready before ``deadline``; signals are handled, and do not prolong the time."""
     cdef fs_socket fd
     cdef double left_ms
@@ -73,11 +61,10 @@ cdef object _wait(object sock, int events, double deadline):
             ready = fs_wait(fd, events, <int>left_ms)
         if ready > 0:
             return True
-        if ready == -errno_EINTR:
-            PyErr_CheckSignals()
-        elif ready < 0:
+        if ready < 0 and ready != -errno_EINTR:
             raise OSError(-ready, os.strerror(-ready))
-        elif deadline != _FOR_EVER and fs_monotonic_s() >= deadline:
+        PyErr_CheckSignals()  # also where poll(2) was not interrupted: the system gives a signal to any thread
+        if ready == 0 and deadline != _FOR_EVER and fs_monotonic_s() >= deadline:
             return False
 
 
@@ -148,16 +135,19 @@ def send_all(sock, pieces, timeout_s):
             PyMem_Free(rest)
 
 
+cdef Py_ssize_t _taken(Py_ssize_t sent) except -1:
+    """Return how many bytes a first attempt at sending has sent; what is no error yet is another's to wait for."""
+    if sent >= 0:
+        return sent
+    if sent != -errno_EAGAIN and sent != -errno_EINTR:
+        raise OSError(-sent, os.strerror(-sent))
+    return 0
+
+
 cdef int _send_rest(object sock, fs_piece *rest, Py_ssize_t count, double timeout_s) except -1:
-    cdef Py_ssize_t first = 0, sent
+    cdef Py_ssize_t first = 0, sent = _taken(fs_send_lead(_descriptor(sock), rest, count)) if count > 1 else 0
     cdef double deadline = _FOR_EVER
     while True:
-        while first < count and rest[first].iov_len == 0:
-            first += 1
-            deadline = _FOR_EVER  # each piece has the whole time, as if it were sent by itself
-        if first == count:
-            return 0
-        sent = _move(sock, &rest[first], min(count - first, FS_PIECES_MAX), True, False, timeout_s, &deadline)
         while sent > 0 and sent >= <Py_ssize_t>rest[first].iov_len:
             sent -= rest[first].iov_len
             rest[first].iov_len = 0
@@ -167,114 +157,9 @@ cdef int _send_rest(object sock, fs_piece *rest, Py_ssize_t count, double timeou
             rest[first].iov_base = <char *>rest[first].iov_base + sent
             rest[first].iov_len -= sent
             PyErr_CheckSignals()
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Reader:
-    cdef object _gets, _feed, _has_data, _not_enough, _encoding, _errors
-    cdef bytearray _store
-    cdef Py_ssize_t _offset, _size
-    cdef bint _under_way, _busy
-    cdef bytes _large
-    cdef Py_ssize_t _missing, _trailer
-
-    def __cinit__(self, *_, **__):
-        self._busy = True  # nothing is received before __init__ has made the buffer
-
-    def __init__(self, reader, not_enough, buffer_bytes, encoding, errors):
-        if self._store is not None:
-            raise RuntimeError("it is initialised already")
-        self._gets, self._feed, self._has_data = reader.gets, reader.feed, reader.has_data
-        self._not_enough, self._encoding, self._errors = not_enough, encoding, errors or "strict"
-        self._size = max(int(buffer_bytes), 1)
-        self._store = bytearray(self._size + 4096)
-        self._offset = fs_page_offset(PyByteArray_AS_STRING(self._store))
-        self._under_way = self._busy = False
-        self._large = None
-        self._missing = self._trailer = 0
-
-    def has_data(self):
-        return self._large is not None or self._has_data()
-
-    def gets(self, decode=True):
-        if self._large is not None:
-            return self._take_large(decode)
-        if not self._under_way and not self._has_data():
-            return self._not_enough
-        self._under_way = True
-        reply = self._gets() if decode else self._gets(False)
-        self._under_way = reply is self._not_enough
-        return reply
-
-    cdef object _take_large(self, bint decode):
-        if self._missing or self._trailer:
-            return self._not_enough
-        data, self._large = self._large, None
-        return data.decode(self._encoding, self._errors) if decode and self._encoding is not None else data
-
-    def receive(self, sock, timeout_s):
-        if self._busy:
-            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
-        self._busy = True
-        try:
-            return self._receive(sock, _seconds(timeout_s))
-        finally:
-            self._busy = False
-
-    cdef bint _receive(self, object sock, double timeout_s) except -1:
-        cdef char *store = PyByteArray_AS_STRING(self._store) + self._offset
-        cdef fs_piece pieces[2]
-        cdef fs_piece *used = &pieces[1]
-        cdef double deadline = _FOR_EVER
-        cdef Py_ssize_t got, into
-        pieces[1].iov_base = store
-        pieces[1].iov_len = self._size
-        if self._large is not None and self._missing:
-            pieces[0].iov_base = PyBytes_AS_STRING(self._large) + len(self._large) - self._missing
-            pieces[0].iov_len = self._missing
-            used = pieces
-        got = _move(sock, used, 2 if used == pieces else 1, False, False, timeout_s, &deadline)
-        if got == 0:
-            return False
-        into = min(got, self._missing)
-        self._missing -= into
-        self._handle(store, got - into)
-        return True
-
-    cdef int _handle(self, char *store, Py_ssize_t got) except -1:
-        cdef Py_ssize_t at = 0, body
-        if self._large is None and not self._under_way and store[0] == c"$" and not self._has_data():
-            at = self._begin_large(store, got)
-        if self._large is not None:
-            body = min(got - at, self._missing)
-            if body:
-                memcpy(PyBytes_AS_STRING(self._large) + len(self._large) - self._missing, store + at, body)
-                self._missing -= body
-                at += body
-            body = min(got - at, self._trailer)
-            self._trailer -= body
-            at += body
-        if at < got:
-            self._feed(self._store, self._offset + at, got - at)
-        return 0
-
-    cdef Py_ssize_t _begin_large(self, char *store, Py_ssize_t got) except -1:
-        """Make room for the bulk string whose header begins ``store``, and return the header's length; 0: decline."""
-        cdef Py_ssize_t at = 1, length = 0, end = min(got, _HEADER_MAX)
-        if end > 1 and store[1] == c"0":  # no length as Redis writes it
+        while first < count and rest[first].iov_len == 0:
+            first += 1
+            deadline = _FOR_EVER  # each piece has the whole time, as if it were sent by itself
+        if first == count:
             return 0
-        while at < end and c"0" <= store[at] <= c"9":
-            length = length * 10 + (store[at] - c"0")
-            if length > _bulk_max_bytes:
-                return 0
-            at += 1
-        if at + 2 > end or store[at] != c"\r" or store[at + 1] != c"\n" or length <= _large_bytes:
-            return 0
-        try:
-            self._large = PyBytes_FromStringAndSize(NULL, length)
-        except MemoryError:  # hiredis asks for it bit by bit, as it comes
-            return 0
-        self._missing = length
-        self._trailer = 2
-        return at + 2
+        sent = _move(sock, &rest[first], min(count - first, FS_PIECES_MAX), True, False, timeout_s, &deadline)

@@ -1,6 +1,7 @@
 """A writer that others overtake goes on from what they have added, and gets on as soon as they leave it one moment."""
 
 import json
+import os
 from typing import Any, Callable, Dict, List
 
 import pytest
@@ -10,7 +11,7 @@ from the_host import IS_PRO
 
 from extras import _rasa
 from extras.bench.server import RedisServer
-from extras.client import run
+from extras.steps import run
 
 Call = Callable[[Any], Any]
 Make = Callable[..., Any]
@@ -114,7 +115,7 @@ def said(script: Script, inactive: bool) -> List[Dict[str, Any]]:
 
 if IS_PRO:
 
-    @pytest.mark.parametrize("seed", range(60))
+    @pytest.mark.parametrize("seed", range(int(os.environ.get("OVERTAKEN_SEEDS", "20"))))
     def test_writers_that_end_each_others_sessions_store_the_bytes_that_the_stock_store_does(
         seed: int, stock: Make, ours: Make, call: Call, server: RedisServer, same_session_ids: Callable[[int], None]
     ) -> None:

@@ -1,79 +1,120 @@
-"""The whole of Rasa: ``rasa init``, ``rasa train`` and ``rasa run`` keep conversations in Redis through restarts."""
+"""The whole of Rasa: after ``rasa train``, ``rasa run`` keeps conversations in Redis through restarts."""
 
 import json
+import os
+import shutil
 import statistics
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import pytest
+import rasa as rasa_package
 import redis
-from rasa_server import RasaServer, train
+from rasa_server import RasaServer
 from rest_turns import EVENTS, SESSIONS, prepare, rounds
 
 from extras.bench.server import RedisServer
 from extras.bench.shapes import RECORDED
 
+CONFIGURATION = """\
+recipe: default.v1
+assistant_id: quick
+language: en
+pipeline: [{name: KeywordIntentClassifier}]
+policies: [{name: MemoizationPolicy}, {name: RulePolicy}]
+"""
+"""Understands what these tests say, without neural networks: to train those takes minutes, and a store sees none."""
 
-@pytest.fixture(scope="session")
-def assistant() -> Path:
-    """Train the assistant of ``rasa init``, once for each environment of this host."""
-    return train(Path(sys.prefix) / "assistant")
+
+def quickly_trained(folder: Path) -> Path:
+    """Train the assistant of ``rasa init`` with that configuration, unless that was done before."""
+    configuration = folder / "config.yml"
+    if not list(folder.glob("models/*.tar.gz")) or configuration.read_text() != CONFIGURATION:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(Path(rasa_package.__file__).parent / "cli" / "initial_project", folder)
+        configuration.write_text(CONFIGURATION)
+        program = Path(sys.executable).with_name("rasa")
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(
+            [program, "train"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Rasa:
+    """One Rasa server on a Redis that keeps everything on disk; starting it takes half a minute, so tests share it."""
+
+    def __init__(self, assistant: Path, folder: Path, store: RedisServer) -> None:
+        self.store = store
+        self._assistant, self._folder = assistant, folder
+        self._server: Optional[RasaServer] = None
+
+    def server(self) -> RasaServer:
+        """Return the running server; start it if there is none."""
+        if self._server is None:
+            self._server = RasaServer(self._assistant, self._folder, self.store.port)
+        return self._server
+
+    def stop(self, may_complain: bool = False) -> None:
+        """Stop the server, which must not have complained."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.stop()
+            log = "" if may_complain else server.log.read_text()
+            assert "InMemoryTrackerStore" not in log
+            assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def rasa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rasa]:
+    """The server, with an assistant that is trained once for each environment of this host."""
+    folder = tmp_path_factory.mktemp("rasa")
+    assistant = quickly_trained(Path(sys.prefix) / "quick-assistant")
+    with RedisServer(folder / "redis", ["--appendonly", "yes", "--appendfsync", "always"]) as store:
+        shared = Rasa(assistant, folder, store)
+        try:
+            yield shared
+        finally:
+            shared.stop()
 
 
 @pytest.fixture
-def rasa(assistant: Path, tmp_path: Path) -> Iterator[Callable[[int], RasaServer]]:
-    """Start Rasa servers, and stop them."""
-    started: List[RasaServer] = []
-
-    def start(redis_port: int) -> RasaServer:
-        started.append(RasaServer(assistant, tmp_path, redis_port))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-        log = server.log.read_text()
-        assert "InMemoryTrackerStore" not in log
-        assert "Traceback" not in log
+def client(rasa: Rasa) -> Iterator[Any]:
+    """Stock redis-py client on the server's Redis."""
+    made: Any = redis.Redis(port=rasa.store.port)
+    yield made
+    made.connection_pool.disconnect()
 
 
-def test_conversations_outlive_a_restart_of_redis_and_of_rasa(
-    rasa: Callable[[int], RasaServer], tmp_path: Path
-) -> None:
-    with RedisServer(tmp_path / "redis", ["--appendonly", "yes", "--appendfsync", "always"]) as store:
-        client: Any = redis.Redis(port=store.port)
-        server = rasa(store.port)
-        assert server.say("hello") == ["Hey! How are you?"]
-        names = [connection["name"] for connection in client.client_list()]
-        assert "rasa" in names
+def test_conversations_outlive_a_restart_of_redis_and_of_rasa(rasa: Rasa, client: Any) -> None:
+    assert rasa.server().say("hello") == ["Hey! How are you?"]
+    assert "rasa" in [connection["name"] for connection in client.client_list()]
 
-        store.stop()
-        store.start()
-        assert server.say("I feel very sad and unhappy") == [
-            "Here is something to cheer you up:",
-            "Did that help you?",
-        ]
-        server.stop()
+    rasa.store.stop()
+    rasa.store.start()
+    assert rasa.server().say("I feel very sad and unhappy") == [
+        "Here is something to cheer you up:",
+        "Did that help you?",
+    ]
+    rasa.stop()
 
-        server = rasa(store.port)
-        assert server.said() == ["hello", "I feel very sad and unhappy"]
-        assert server.say("yes it did") == ["Great, carry on!"]
-        assert server.said() == ["hello", "I feel very sad and unhappy", "yes it did"]
+    assert rasa.server().said() == ["hello", "I feel very sad and unhappy"]
+    assert rasa.server().say("yes it did") == ["Great, carry on!"]
+    assert rasa.server().said() == ["hello", "I feel very sad and unhappy", "yes it did"]
 
-        client.connection_pool.disconnect()
-        document = json.loads(client.get("tracker:alice"))
-        texts = [event["text"] for event in document["events"] if event["event"] == "user"]
-        assert texts == ["hello", "I feel very sad and unhappy", "yes it did"]
-        client.connection_pool.disconnect()
+    client.connection_pool.disconnect()
+    document = json.loads(client.get("tracker:alice"))
+    texts = [event["text"] for event in document["events"] if event["event"] == "user"]
+    assert texts == ["hello", "I feel very sad and unhappy", "yes it did"]
 
 
-def test_a_message_in_a_long_conversation_moves_the_bytes_of_its_last_session(
-    rasa: Callable[[int], RasaServer], own_server: RedisServer
-) -> None:
-    client: Any = redis.Redis(port=own_server.port)
-    server = rasa(own_server.port)
+def test_a_message_in_a_long_conversation_moves_the_bytes_of_its_last_session(rasa: Rasa, client: Any) -> None:
+    server = rasa.server()
     names = prepare(client, json.loads(RECORDED)["events"], time.time())
     events = json.loads(client.get("tracker:long"))["events"]
     assert len(events) == EVENTS == 2000
@@ -88,4 +129,45 @@ def test_a_message_in_a_long_conversation_moves_the_bytes_of_its_last_session(
     assert after[:EVENTS] == events
     assert sum(event["event"] == "user" for event in after[EVENTS:]) == 6
     assert "action_session_start" not in [event.get("name") for event in after[EVENTS:]]
-    client.connection_pool.disconnect()
+
+
+FREEZE_S = 5.0
+PROMPT_S = 0.1
+BUSY_S = 2.0
+"""What a single answer may take on a machine that has other things to do, and still not have waited for Redis."""
+
+
+def test_a_frozen_redis_holds_up_only_those_who_talk(rasa: Rasa) -> None:
+    server = rasa.server()
+    assert server.say("hello", "before")
+    answers: List[Any] = []
+
+    def talk(sender: str) -> None:
+        try:
+            answers.append(server.say("hello", sender))
+        except OSError as error:  # HTTP 500: no lock is to be had
+            answers.append(error)
+
+    talkers = [threading.Thread(target=talk, args=(f"talker {number}",)) for number in range(4)]
+    took_s = []
+    try:
+        rasa.store.freeze()
+        until = time.monotonic() + FREEZE_S
+        for talker in talkers:
+            talker.start()
+        while time.monotonic() < until:
+            asked_at = time.monotonic()
+            assert server.get("version")["version"]
+            took_s.append(time.monotonic() - asked_at)
+            time.sleep(0.02)
+    finally:
+        rasa.store.thaw()
+    for talker in talkers:
+        talker.join()
+    took_s.sort()
+    print(f"{len(took_s)} times /version: median {statistics.median(took_s) * 1000:.1f} ms, longest {took_s[-1]:.3f} s")
+    assert took_s[int(len(took_s) * 0.95)] < PROMPT_S
+    assert took_s[-1] < BUSY_S
+    assert len(answers) == len(talkers)
+    assert server.say("hello", "after") == ["Hey! How are you?"]
+    rasa.stop(may_complain=True)

@@ -13,8 +13,7 @@ from the_host import IS_PRO, IS_RASA_2, RecordingBroker
 
 from extras import _rasa
 from extras.bench.server import RedisServer
-from extras.client import run
-from extras.multiplexed import MultiplexedConnection
+from extras.steps import run
 from extras.trackerstore import DocumentError, TrackerStoreError
 
 Call = Callable[[Any], Any]
@@ -204,14 +203,17 @@ def lose_the_next_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
         monkeypatch.setattr(redis.Redis, "execute_command", execute)
     else:
-        awaited: Any = MultiplexedConnection.execute
+        from extras.async_store import AsyncStoreRedis
+
+        awaited: Any = AsyncStoreRedis.execute_command
 
         async def execute_async(self: Any, *command: Any) -> Any:
             reply = await awaited(self, *command)
             lose(command)
             return reply
 
-        monkeypatch.setattr(MultiplexedConnection, "execute", execute_async)
+        monkeypatch.setattr(AsyncStoreRedis, "execute_command", execute_async)
+        monkeypatch.setattr(AsyncStoreRedis, "ask", lambda self, command: None)
     return lambda: len(lost)
 
 

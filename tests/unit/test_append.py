@@ -1,6 +1,6 @@
 """Reading the last session and appending in place, on a real server: what is stored, what is answered, what it costs.
 
-Steps are carried out by ``extras.client.run`` on a stock redis-py client; what the server ran is taken from MONITOR
+Steps are carried out by ``extras.steps.run`` on a stock redis-py client; what the server ran is taken from MONITOR
 and from its own counters.
 """
 
@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extras import conversation
-from extras.client import run
 from extras.conversation import Changed, Conversations
 from extras.document import SEPARATOR, START, Known, Parsed, SessionStart, parse
+from extras.steps import run
 
 KEY = "tracker:x"
 SESSION = SessionStart.of_action("action_session_start")

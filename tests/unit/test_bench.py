@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from extras.bench import __main__ as command
-from extras.bench import machine, results, rounds, server, shapes
-from extras.bench.counters import Bytes, Counters
+from extras.bench import machine, results, rounds, server, shapes, text, tracker, uncertainty
+from extras.bench.counters import Counters, Used
 from extras.bench.loop import run_on_server_loop
 from extras.bench.results import Measured
 from extras.bench.rounds import DifferentResults, Samples
@@ -196,7 +196,7 @@ class Fakes:
     def server_options(self, url: str) -> Options:
         return parse({"url": url})
 
-    def Trackers(self, options: Options) -> "Fakes":
+    def Trackers(self, options: Options, again: bool) -> "Fakes":
         return self
 
     def sides(self, shape: Shape) -> Sequence[rounds.Side]:
@@ -224,7 +224,7 @@ class TestRounds:
     def test_stores_that_do_the_same_are_measured_in_turn_on_the_same_document(self, raw: "redis.Redis") -> None:
         self.check(raw)
         self.log.clear()
-        told: List[int] = []
+        told: List[float] = []
         lanes = [rounds.Lane(side.name, side, self.document, self.sides[1], 2) for side in self.sides]
         samples = asyncio.run(rounds.measure(lanes, Counters(raw), 3, told.append))
         order = ["stock", "ours", "ours", "stock", "stock", "ours"]
@@ -238,13 +238,13 @@ class TestRounds:
             )
         ]
         assert self.document.text == b"[1, 2, 3, 4, 5, 6]"
-        assert told == [0, 1, 2]
+        assert told == pytest.approx([0, 1 / 3, 2 / 3])
         for name in ("stock", "ours"):
             times_s = samples[name].times_s
             assert {case: len(values) for case, values in times_s.items()} == {"retrieve": 3, "save": 3, "turn": 3}
             for retrieve_s, save_s, turn_s in zip(*times_s.values()):
                 assert 0 < retrieve_s + save_s <= turn_s
-            assert len(samples[name].moved) == 3
+            assert len(samples[name].used) == len(samples[name].cpu_s) == 3
 
     def test_another_tracker_is_refused(self, raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(self.sides[1], "contents", lambda tracker: {"events of the tracker": [1, 9], "slots": {}})
@@ -271,9 +271,9 @@ class TestRounds:
         self, raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(self.sides[1], "contents", lambda tracker: {"events of the tracker": [], "slots": {}})
-        monkeypatch.setattr(command, "_host", lambda like_server: Fakes(self.sides, self.document, raw))
+        monkeypatch.setattr(tracker, "load", lambda like_server: Fakes(self.sides, self.document, raw))
         monkeypatch.setattr(rounds, "measure", None)
-        assert command.main(["--url", "redis://localhost"]) == 1
+        assert command.main(["--tracker", "--url", "redis://localhost"]) == 1
         printed = capsys.readouterr()
         assert "the stores' results differ" in printed.err
         assert "events of the tracker" in printed.err
@@ -286,19 +286,19 @@ class TestRounds:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(command, "_host", lambda like_server: Fakes(self.sides, self.document, raw))
+        monkeypatch.setattr(tracker, "load", lambda like_server: Fakes(self.sides, self.document, raw))
         out = tmp_path / "out.json"
-        arguments = ["--url", "redis://localhost", "--history", "17,100,100000", "--rounds", "2", "--json", str(out)]
-        assert command.main(arguments) == 0
+        arguments = ["--tracker", "--url", "redis://localhost", "--history", "17,100,100000", "--rounds", "2"]
+        assert command.main([*arguments, "--json", str(out)]) == 0
         printed = capsys.readouterr()
         assert "17 in one session: 2 rounds" in printed.err
         assert "flatness: 2 rounds" in printed.err
         assert "17 in one session" in printed.out
-        data = json.loads(out.read_text())
-        assert data["flatness"]["ratio"] > 0
+        data = json.loads(out.read_text())["tracker"]
+        assert data["flatness"]["times_as_long"]["median"] > 0
         history = data["histories"][0]
         assert history["stores"]["ours"]["rounds"] == 2
-        assert history["ratio"]["turn"] > 0
+        assert history["times_as_fast"]["turn"]["median"] > 0
 
     @pytest.mark.parametrize(
         "error", [OptionError("no such option"), redis.exceptions.ConnectionError("refused"), FileNotFoundError()]
@@ -314,11 +314,11 @@ class TestRounds:
             raise error
 
         fakes = Fakes(self.sides, self.document, raw)
-        monkeypatch.setattr(command, "_host", lambda like_server: fakes)
-        arguments = ["--url", "redis://localhost"]
+        monkeypatch.setattr(tracker, "load", lambda like_server: fakes)
+        arguments = ["--tracker", "--url", "redis://localhost"]
         if isinstance(error, FileNotFoundError):
             monkeypatch.setattr(RedisServer, "start", fail)
-            arguments = []
+            arguments = ["--tracker"]
         else:
             monkeypatch.setattr(fakes, "Trackers", fail)
         assert command.main(arguments) == 2
@@ -344,18 +344,36 @@ class TestCounters:
 
     def test_bytes_are_those_of_the_turn_alone(self, raw: "redis.Redis") -> None:
         counters = Counters(raw)
-        own = counters.own_bytes()
-        before = counters.bytes_moved()
+        own = counters.own()
+        before = counters.used()
         raw.set("key", b"x" * 100_000)
         raw.get("key")
-        after = counters.bytes_moved()
-        assert 0 < after.received - before.received - own.received - 100_000 < 200
-        assert 0 < after.sent - before.sent - own.sent - 100_000 < 200
+        used = counters.used().since(before).since(own)
+        assert 0 < used.received - 100_000 < 200
+        assert 0 < used.sent - 100_000 < 300  # the text of INFO is not always equally long
+
+    def test_processor_time_is_that_of_what_was_asked(self, raw: "redis.Redis") -> None:
+        counters = Counters(raw)
+        own, before = counters.own(), counters.used()
+        raw.eval("local n = 0; for i = 1, 3000000 do n = n + i end", 0)
+        used = counters.used().since(before).since(own)
+        assert used.cpu_s is not None
+        assert 0.001 < used.cpu_s < 5
+
+    def test_server_that_does_not_tell_of_its_processor_time(self) -> None:
+        class Reticent:
+            def info(self) -> Dict[str, int]:
+                return {"total_net_input_bytes": 5, "total_net_output_bytes": 7}
+
+        client: Any = Reticent()
+        assert Counters(client).own() == Used(0, 0, None)
 
 
 def measured(shape: Shape, **turns_s: List[float]) -> Measured:
     samples = {
-        name: Samples(dict.fromkeys(rounds.CASES, values), [Bytes(500, 70), Bytes(400, 80)], ["GET", "SET"])
+        name: Samples(
+            dict.fromkeys(rounds.CASES, values), [0.002], [Used(500, 70, 0.001), Used(400, 80, 0.003)], ["GET", "SET"]
+        )
         for name, values in turns_s.items()
     }
     return Measured(shape, 7000, samples)
@@ -364,10 +382,10 @@ def measured(shape: Shape, **turns_s: List[float]) -> Measured:
 class TestResults:
     def test_p99_and_spread(self) -> None:
         values = [float(number) for number in range(200, 0, -1)]
-        assert results.p99(values) == 198
-        assert results.p99(values[:5]) == 200
-        assert results.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 2
-        assert results.spread([7.0]) == 0
+        assert uncertainty.p99(values) == 198
+        assert uncertainty.p99(values[:5]) == 200
+        assert uncertainty.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 2
+        assert uncertainty.spread([7.0]) == 0
 
     def test_data_has_medians_ratios_bytes_and_flatness(self) -> None:
         found = [
@@ -376,14 +394,22 @@ class TestResults:
         ]
         flat = measured(Shape(1), **{"100": [0.002], "100000": [0.003, 0.9, 0.001]}).samples
         data = json.loads(json.dumps(results.as_data(found, flat, {"Python": "3"})))
-        assert data["flatness"]["ratio"] == pytest.approx(1.5)
-        assert data["flatness"]["median_ms"] == {"100": pytest.approx(2), "100000": pytest.approx(3)}
+        assert data["flatness"]["times_as_long"]["median"] == pytest.approx(1.5)
+        medians_ms = {events: turn["median"] for events, turn in data["flatness"]["turn_ms"].items()}
+        assert medians_ms == {"100": pytest.approx(2), "100000": pytest.approx(3)}
         short, long = data["histories"]
-        assert short["ratio"] == {case: pytest.approx(10) for case in ("retrieve", "save", "turn")}
-        assert short["stores"]["stock"]["turn"]["median_ms"] == pytest.approx(20)
-        turn = {"commands": ["GET", "SET"], "bytes_to_redis": 400, "bytes_from_redis": 70}
-        assert short["stores"]["ours"]["per_turn"] == turn
-        assert long["ratio"]["turn"] is None
+        assert {case: found["median"] for case, found in short["times_as_fast"].items()} == {
+            case: pytest.approx(3) for case in ("retrieve", "save", "turn")
+        }
+        turn = short["stores"]["stock"]["turn_ms"]
+        assert turn["samples"] == pytest.approx([3, 20, 30])
+        assert turn["median"] == pytest.approx(20)
+        assert turn["interval"] == pytest.approx([3, 30])
+        assert short["stores"]["ours"]["per_turn"] == {
+            **{"commands": ["GET", "SET"], "bytes_to_redis": 400, "bytes_from_redis": 70},
+            **{"cpu_ms": pytest.approx(2), "server_cpu_ms": pytest.approx(2)},
+        }
+        assert long["times_as_fast"] == {}
         assert list(long["stores"]) == ["ours"]
 
     def test_no_flatness_without_both_ends(self) -> None:
@@ -394,20 +420,21 @@ class TestResults:
     def test_text_has_a_row_for_each_case_and_a_dash_for_what_was_not_measured(self) -> None:
         found = [measured(Shape(100), stock=[0.25], ours=[0.01]), measured(Shape(100_000), ours=[0.01])]
         flat = measured(Shape(1), **{"100": [0.002], "100000": [0.003]}).samples
-        text = results.as_text(results.as_data(found, flat, {"Python": "3.8.0"}))
-        lines = text.splitlines()
+        shown = results.as_text(results.as_data(found, flat, {"Python": "3.8.0"}))
+        lines = shown.splitlines()
         assert lines[0] == "Python: 3.8.0"
         turns = [" ".join(line.split()) for line in lines if "  turn  " in line]
         assert turns == [
-            "100 in sessions of 60 turn 250 250 0.00 10.00 10.00 0.00 25.0 2",
+            "100 in sessions of 60 turn 250 250 0.00 10.00 10.00 0.00 25.0x (25.0-25.0) 2",
             "100,000 in sessions of 60 turn - - - 10.00 10.00 0.00 - 2",
         ]
-        assert "2: GET SET" in text
-        assert text.endswith("flatness: our turn takes 3.00 ms at 100,000 events and 2.00 ms at 100, 1.50 times that")
+        assert "2: GET SET" in shown
+        said = "flatness: our turn takes 3.00 ms at 100,000 events and 2.00 ms at 100, 1.50 times that (1.50-1.50)"
+        assert shown.endswith(said)
 
     def test_words_to_the_left_numbers_to_the_right(self) -> None:
         rows = [["history", "ms", "n"], ["17", "1.50", "-"], ["sessions of 60", "1,200", "3"]]
-        assert results.table(rows).splitlines() == [
+        assert text.table(rows).splitlines() == [
             "history            ms  n",
             "--------------  -----  -",
             "17               1.50  -",
@@ -419,7 +446,7 @@ def test_header_names_machine_and_versions(raw: "redis.Redis") -> None:
     info: Any = raw.info()
 
     async def describe() -> Dict[str, Any]:
-        return machine.describe(info, False)
+        return machine.describe_host(info, False)
 
     header = run_on_server_loop(describe())
     assert header["machine"]
@@ -432,7 +459,12 @@ def test_header_names_machine_and_versions(raw: "redis.Redis") -> None:
 
 def test_without_rasa_it_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "extras.bench"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "extras.bench", "--tracker"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 2
     assert "No module named 'rasa'" in done.stderr

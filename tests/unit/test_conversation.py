@@ -1,6 +1,6 @@
 """Conversations and the user index: key names, expiry and listing on a real server, and no I/O of their own.
 
-Every steps generator is carried out by ``extras.client.run`` on a stock redis-py client, and what it left in Redis is
+Every steps generator is carried out by ``extras.steps.run`` on a stock redis-py client, and what it left in Redis is
 looked at with another.
 """
 
@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Optional
 import pytest
 import redis
 
-from extras.client import Steps, run
 from extras.conversation import Conversations, UserIndex, load_many
+from extras.steps import Steps, run
 
 DOCUMENT = '{"events": [{"event": "action", "name": "action_listen"}], "name": "x"}'
 OTHER = '{"events": [], "name": "x"}'

@@ -14,7 +14,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from extras.bench import shapes
-from extras.document import NOTHING, SEPARATOR, START, Known, Parsed, SessionStart, parse, parse_addition, parse_tail
+from extras.document import (
+    NOTHING,
+    SEPARATOR,
+    START,
+    Known,
+    Parsed,
+    SessionStart,
+    known_end,
+    last_event,
+    parse,
+    parse_addition,
+    parse_tail,
+)
 
 RECORDED = shapes.RECORDED.encode()
 SESSION = SessionStart.of_action("action_session_start")
@@ -518,6 +530,33 @@ def test_any_cut_of_any_document_shows_the_true_last_session_or_nothing(
     step = max(1, len(stored) // 150)
     for size in [*range(1, len(stored), step), len(stored)]:
         check_tail(stored, size)
+
+
+@SETTINGS
+@example([], {})
+@given(st.lists(EVENTS, max_size=4), MEMBERS)
+def test_any_cut_of_any_document_shows_its_true_end_or_nothing(events: List[Any], members: Dict[str, Any]) -> None:
+    stored = document(events, **members)
+    shown = 0
+    for size in [*range(1, len(stored), max(1, len(stored) // 100)), len(stored)]:
+        tail = stored[-size:]
+        last, known = last_event(tail), known_end(tail, len(stored))
+        if last is not None:
+            assert text_of(last) == text_of(json.loads(stored)["events"][-1])
+        if known is not None:
+            check_known(known, stored, size)
+            shown += 1
+    assert shown > 0
+
+
+def test_the_end_of_the_recorded_conversation_is_known_by_little() -> None:
+    events = json.loads(RECORDED)["events"]
+    for size in range(1, 3000):
+        tail = RECORDED[-size:]
+        assert last_event(tail) in (None, events[-1])
+        known = known_end(tail, len(RECORDED))
+        assert (known is not None) or size < 60
+    assert last_event(RECORDED[-3000:]) == events[-1]
 
 
 @SETTINGS

@@ -514,7 +514,7 @@ class TestLeaks:
         return request.param
 
     def check(self, twin: Any, call: Callable[[], Any]) -> None:
-        rounds = 5_000 if twin is native else 1_000
+        rounds = 1_000 if twin is native else 300
         free = lowest_free_fd()
         assert growth(call, rounds) <= 0
         assert lowest_free_fd() == free
@@ -694,8 +694,8 @@ class TestInterface:
 
     def test_public_names(self) -> None:
         described = set(self.defined(self.STUB))
-        constants = {"IMPL", "SPELLING", "BULK_MAX_BYTES", "LARGE_BYTES"}
-        functions = {"set_keepalive", "get_keepalive", "decode_json", "wait_readable", "send_all"}
+        constants = {"IMPL", "VERSION", "SPELLING", "BULK_MAX_BYTES", "CUTOFF_BYTES", "LARGE_BYTES", "PUSH"}
+        functions = {"set_keepalive", "get_keepalive", "decode_json", "pack_commands", "wait_readable", "send_all"}
         assert described == {*constants, *functions, "Reader"}
         assert set(self.defined(self.TWIN)) == described
         names = {name for name, value in vars(native).items() if not name.startswith("_")}

@@ -8,56 +8,50 @@ import asyncio
 import gc
 import importlib
 import importlib.util
-import select
 import socket
-import ssl
-import struct
 import sys
 import threading
 import time
 from contextlib import asynccontextmanager, suppress
-from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Iterator, List, Optional, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Optional, Tuple
 
-import hiredis
 import pytest
 import redis
 from leaks import none_left, none_left_async, open_descriptors
 from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError
+from scripted import (
+    LATE_S,
+    LOOPS,
+    PATIENCE_S,
+    SOON_S,
+    Peer,
+    Script,
+    ScriptedServer,
+    after_one_reply,
+    answers,
+    bulk,
+    closes_when_asked,
+    descriptors_of_a_running_loop,
+    echoes,
+    is_silent,
+    outcome,
+    outcomes,
+    run_on,
+    until,
+)
 from tls_proxy import Certificates, TlsProxy
 
 from extras.bench.server import RedisServer, free_port
-from extras.client import LoopClients
+from extras.budget import ClosedError, Limits
+from extras.configured import AsyncClient, connection_kwargs
 from extras.multiplexed import MultiplexedConnection
 from extras.options import parse
+from extras.replies import Replies
 
 HAS_ASYNCIO = importlib.util.find_spec("redis.asyncio") is not None
-LOOPS: Dict[str, Any] = {"asyncio": asyncio.SelectorEventLoop}
-if importlib.util.find_spec("uvloop") is not None:
-    LOOPS["uvloop"] = importlib.import_module("uvloop").Loop
 
 KINDS = ["tcp", "tls", "unix"]
-PATIENCE_S = 10.0
-"""Far more than anything takes that is not to be a timeout, on a busy machine."""
-SOON_S = 0.4
-"""A timeout that is to come; what follows it is answered sooner, also on a busy machine."""
-LATE_S = 0.5
-"""How much later than asked for a timeout may be noticed."""
 MEGABYTES = b"0123456789" * 500_000
-
-GREETINGS = {b"CLIENT": b"+OK\r\n", b"PING": b"+PONG\r\n"}
-"""What redis-py says first on a new connection, depending on its version."""
-
-Work = Callable[[], Coroutine[Any, Any, None]]
-Script = Callable[["Peer"], None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Let the collector, which every test calls, pass over what was there before."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -71,182 +65,33 @@ def tls_port(server: RedisServer, certificates: Certificates) -> Iterator[int]:
         yield proxy.port
 
 
-def run_on(loop_class: Any, work: Work) -> None:
-    """Run ``work`` on a new loop, in which nothing may be left running, unclosed or reported at the end."""
-    loop = loop_class()
-    reported: List[Dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: reported.append(context))
-    try:
-        loop.run_until_complete(asyncio.wait_for(work(), 20))
-        assert asyncio.all_tasks(loop) == set()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        if hasattr(loop, "shutdown_default_executor"):
-            loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        loop.close()
-    gc.collect()
-    assert reported == []
-
-
 @asynccontextmanager
 async def connected_to(port: Optional[int] = None, **given: Any) -> AsyncIterator[MultiplexedConnection]:
-    """The running loop's connection to a loopback port or what is given, as a store makes it, closed at the end."""
+    """The running loop's connection to a loopback port or what is given, closed at the end; it may repeat all."""
     options = {"socket_timeout": PATIENCE_S, "socket_connect_timeout": PATIENCE_S, **given}
     if port is not None:
         options.update(url="127.0.0.1", port=port)
-    clients = LoopClients(parse(options))
+    checked = parse(options)
+    client: Any = repeating_client({**connection_kwargs(checked), "retry_on_timeout": checked.retry_on_timeout})
     try:
-        yield clients.current()
+        shared = client.shared_connection()
+        assert shared is not None
+        yield shared
     finally:
-        await clients.close()
+        await client.aclose()
 
 
-async def until(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
+def repeating_client(kwargs: Dict[str, Any]) -> Any:
+    """Make a store's client, all of whose commands the connection itself may repeat."""
+    from extras.async_store import AsyncStoreRedis, store_client
 
+    class Repeating(AsyncStoreRedis):
+        def _may_be_repeated(self, command: Any) -> bool:
+            return True
 
-async def descriptors_of_a_running_loop() -> int:
-    """Count after the loop has opened what it opens for itself only when it looks up a name and has a first stream."""
-    await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
-    here, there = socket.socketpair()
-    with there:
-        _, stream = await asyncio.open_unix_connection(sock=here)
-        stream.close()
-        await stream.wait_closed()
-    return open_descriptors()
-
-
-class Gone(Exception):
-    """The client has closed its connection."""
-
-
-class Peer:
-    """A script's side of one connection."""
-
-    def __init__(self, server: "ScriptedServer", number: int, sock: socket.socket) -> None:
-        self.server = server
-        self.number = number
-        self.sock = sock
-        self._reader = hiredis.Reader()
-        self._is_greeted = server.strict
-
-    def command(self) -> List[bytes]:
-        """Return what the client asks next. Greetings of a new connection are answered here, unless it is strict."""
-        while True:
-            asked = self._reader.gets()
-            if asked is False:
-                data = self.sock.recv(65536)
-                if not data:
-                    raise Gone
-                self._reader.feed(data)
-            elif asked[0] in GREETINGS and not self._is_greeted:
-                self.sock.sendall(GREETINGS[asked[0]])
-            else:
-                self._is_greeted = True
-                self.server.asked.append((self.number, asked[-1]))
-                return list(asked)
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def echo(self, times: Optional[int] = None) -> None:
-        """Answer so many commands with their last argument, or all to come."""
-        while times is None or times > 0:
-            self.send(bulk(self.command()[-1]))
-            times = None if times is None else times - 1
-
-    def wait_for_the_end(self) -> None:
-        """Say nothing until the client closes its connection."""
-        while True:
-            self.command()
-
-    def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-class ScriptedServer:
-    """Follows the first script on the first connection, the second on the next, and the last on all further ones.
-
-    ``asked``: number of the connection and last argument of each command that arrived. ``ended``: numbers of the
-    connections that the client has closed.
-    """
-
-    def __init__(self, *scripts: Script, context: Optional[ssl.SSLContext] = None, strict: bool = False) -> None:
-        self.strict = strict
-        self.asked: List[Tuple[int, bytes]] = []
-        self.ended: List[int] = []
-        self.accepted = 0
-        self._scripts = scripts
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = int(self._listener.getsockname()[1])
-        self._ending = threading.Event()
-        self._sockets: List[socket.socket] = []
-        self._threads: List[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept)
-
-    def _accept(self) -> None:
-        while not self._ending.is_set():
-            if select.select([self._listener], [], [], 0.01)[0]:
-                sock, _ = self._listener.accept()
-                thread = threading.Thread(target=self._serve, args=(sock, self.accepted))
-                self.accepted += 1
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, sock: socket.socket, number: int) -> None:
-        sock.settimeout(PATIENCE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(OSError):
-            if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_side=True)
-            self._sockets.append(sock)
-            try:
-                self._scripts[min(number, len(self._scripts) - 1)](Peer(self, number, sock))
-            except (Gone, OSError):
-                self.ended.append(number)
-        sock.close()
-
-    def forget(self) -> None:
-        """Let go of what has been recorded of connections that have ended."""
-        self.asked.clear()
-        self.ended.clear()
-        self._sockets = [sock for sock in self._sockets if sock.fileno() >= 0]
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-
-    def __enter__(self) -> "ScriptedServer":
-        self._accepting.start()
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self._ending.set()
-        self._accepting.join()
-        for sock in self._sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
-
-
-def bulk(value: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def echoes(peer: Peer) -> None:
-    peer.echo()
-
-
-def is_silent(peer: Peer) -> None:
-    peer.wait_for_the_end()
-
-
-def closes_when_asked(peer: Peer) -> None:
-    peer.command()
+    client = store_client(kwargs, Limits())
+    client.__class__ = Repeating
+    return client
 
 
 def resets_when_asked(peer: Peer) -> None:
@@ -265,34 +110,6 @@ def closes_within_a_header(peer: Peer) -> None:
 
 
 LOSSES = [closes_when_asked, resets_when_asked, closes_within_a_reply, closes_within_a_header]
-
-
-def after_one_reply(script: Script) -> Script:
-    def both(peer: Peer) -> None:
-        peer.echo(1)
-        script(peer)
-
-    return both
-
-
-def answers(reply: bytes) -> Script:
-    """Answer each command so, and go on."""
-
-    def script(peer: Peer) -> None:
-        while True:
-            peer.command()
-            peer.send(reply)
-
-    return script
-
-
-async def outcome(call: Awaitable[Any]) -> Any:
-    """The reply, or the error."""
-    return (await asyncio.gather(call, return_exceptions=True))[0]
-
-
-async def outcomes(*calls: Awaitable[Any]) -> List[Any]:
-    return list(await asyncio.gather(*calls, return_exceptions=True))
 
 
 class TestMultiplexed:
@@ -376,7 +193,7 @@ class TestMultiplexed:
             async with connected_to(**real("tcp")) as client:
                 assert await client.execute("RPUSH", "list", *sent) == len(sent)
                 assert await client.execute("LRANGE", "list", 0, -1) == stored
-                with pytest.raises(TypeError):
+                with pytest.raises(redis.DataError):
                     await client.execute("ECHO", None)
                 assert await client.execute("ECHO", "still") == b"still"
 
@@ -642,7 +459,7 @@ class TestMultiplexed:
 
         class Recording(loop_class):  # type: ignore[misc]
             def call_later(self, delay: float, callback: Any, *args: Any, **kwargs: Any) -> Any:
-                if getattr(callback, "__module__", "") == MultiplexedConnection.__module__:
+                if getattr(callback, "__module__", "") == Replies.__module__:
                     timers.append(callback)
                 return super().call_later(delay, callback, *args, **kwargs)
 
@@ -1041,7 +858,7 @@ class TestMultiplexed:
                 await client.close()
                 await client.close()
                 errors = await outcomes(*calls)
-                assert [type(error) for error in errors] == [redis.ConnectionError] * 5
+                assert [type(error) for error in errors] == [ClosedError] * 5
                 assert all(f"127.0.0.1:{server.port}" in str(error) for error in errors)
                 await until(lambda: server.ended == [0])
                 assert server.accepted == 1
@@ -1059,7 +876,7 @@ class TestMultiplexed:
                 await until(lambda: server.accepted)
                 await asyncio.gather(client.close(), client.close())
                 reply = await outcome(call)
-                assert reply == b"first" or type(reply) is redis.ConnectionError
+                assert reply == b"first" or type(reply) is ClosedError
                 await until(lambda: server.ended == [0])
             assert await none_left_async(before)
 
@@ -1092,7 +909,7 @@ class TestMultiplexed:
                 await client.close()
                 errors = await outcomes(*calls)
                 assert time.monotonic() - started < PATIENCE_S / 2
-                assert [type(error) for error in errors] == [redis.ConnectionError] * 2
+                assert [type(error) for error in errors] == [ClosedError] * 2
                 assert await client.execute("ECHO", "after") == b"after"
                 started = time.monotonic()
                 await client.close()  # with nothing under way
@@ -1106,7 +923,7 @@ class TestMultiplexed:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_many_connects_leave_nothing_open(self, loop_class: Any, kind: str, real: Any) -> None:
-        connects = {"tcp": 200, "unix": 200, "tls": 20}[kind]
+        connects = {"tcp": 50, "unix": 50, "tls": 8}[kind]
 
         async def work() -> None:
             async with connected_to(**real(kind)) as client:
@@ -1131,7 +948,8 @@ class TestMultiplexed:
         clients: List[MultiplexedConnection] = []
 
         async def work() -> None:
-            client = LoopClients(parse(real(kind))).current()
+            client = AsyncClient(parse(real(kind))).current().shared_connection()
+            assert client is not None
             assert await client.execute("ECHO", "text") == b"text"
             clients.append(client)
 

@@ -19,11 +19,14 @@ DEFAULTS: Dict[str, Any] = {
     "db": 0,
     "username": None,
     "password": None,
+    "credential_provider": None,
     "use_ssl": False,
     "ssl_keyfile": None,
     "ssl_certfile": None,
     "ssl_ca_certs": None,
+    "ssl_ca_path": None,
     "ssl_check_hostname": True,
+    "ssl_min_version": "TLSv1.2",
     "key_prefix": None,
     "read_unprefixed_keys": False,
     "record_exp": None,
@@ -34,12 +37,24 @@ DEFAULTS: Dict[str, Any] = {
     "socket_connect_timeout": 2.0,
     "socket_keepalive": True,
     "socket_keepalive_options": {},
+    "call_timeout": 5.0,
+    "retries": 3,
     "retry_on_timeout": False,
     "health_check_interval": 0.0,
+    "on_outage": "raise",
+    "journal_path": None,
+    "journal_max_bytes": 67108864,
+    "publish": "host",
+    "stream": "rasa_core_events",
+    "maxlen": 1_000_000,
     "cluster": False,
     "deployment_mode": "standard",
     "endpoints": (),
     "sentinel_service": None,
+    "sentinel_username": None,
+    "sentinel_password": None,
+    "sentinel_use_ssl": None,
+    "min_replicas_ack": 0,
 }
 
 
@@ -96,7 +111,7 @@ class TestDefaults:
 
     @pytest.mark.parametrize("name", TABLE)
     def test_null(self, name: str) -> None:
-        if name in ("socket_timeout", "socket_connect_timeout"):
+        if name in ("socket_timeout", "socket_connect_timeout", "call_timeout", "maxlen"):
             assert parse({name: None}) == options(**{name: None})
         else:
             assert parse({name: None}) == Options()
@@ -123,6 +138,7 @@ STRINGS: List[Tuple[str, str, Any]] = [
     ("username", "007", "007"),
     ("password", SECRET, SECRET),
     ("password", " 0123 ", " 0123 "),
+    ("credential_provider", "my_package.tokens.Provider", "my_package.tokens.Provider"),
     ("ssl_check_hostname", "false", False),
     ("key_prefix", "my-bot:1", "my-bot:1"),
     ("read_unprefixed_keys", "true", True),
@@ -135,21 +151,39 @@ STRINGS: List[Tuple[str, str, Any]] = [
     ("client_name", "rasa-1", "rasa-1"),
     ("socket_timeout", "1.5", 1.5),
     ("socket_connect_timeout", " 3 ", 3.0),
+    ("call_timeout", "0.5", 0.5),
+    ("retries", "0", 0),
     ("socket_keepalive", "false", False),
     ("retry_on_timeout", "true", True),
     ("health_check_interval", "30", 30.0),
     ("use_ssl", "true", True),
+    ("on_outage", "raise", "raise"),
+    ("publish", "outbox", "outbox"),
+    ("stream", "events", "events"),
+    ("maxlen", "1000", 1000),
     ("cluster", "false", False),
     ("deployment_mode", "standard", "standard"),
     ("endpoints", ",", ()),
+    ("min_replicas_ack", "2", 2),
 ]
 NOT_FROM_ONE_STRING = {
     "ssl_keyfile",  # needs two others: test_tls_files
     "ssl_certfile",
     "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_min_version",  # needs use_ssl: test_tls_versions
     "socket_keepalive_options",  # a mapping of strings: test_liveness
-    "sentinel_service",  # any text is "not yet supported"
+    "journal_path",  # needs another: test_journal
+    "journal_max_bytes",
+    "sentinel_service",  # these need two others: TestLayout
+    "sentinel_username",
+    "sentinel_password",
+    "sentinel_use_ssl",
 }
+
+
+def test_publish_is_one_of_two() -> None:
+    assert refused({"publish": "later"}) == "publish must be host or outbox, not 'later'"
 
 
 class TestConversion:
@@ -163,6 +197,15 @@ class TestConversion:
 
     def test_every_option_is_tried_above(self) -> None:
         assert {name for name, _, _ in STRINGS} | NOT_FROM_ONE_STRING == set(TABLE)
+
+    @pytest.mark.parametrize("name", ["username", "password"])
+    def test_who_logs_in_is_said_once(self, name: str) -> None:
+        said = refused({"credential_provider": "a.b", name: SECRET})
+        assert said == f"credential_provider and {name} are both given; keep one of them"
+
+    @pytest.mark.parametrize("text", ["TLSv1.3", "tls 1.3", "1.3", 1.3, "TLSv1_3"])
+    def test_tls_versions(self, text: Any) -> None:
+        assert parse({"use_ssl": True, "ssl_min_version": text}).ssl_min_version == "TLSv1.3"
 
     @pytest.mark.parametrize("text", ["true", "True", "TRUE", "t", "yes", "Y", "on", "1", " true "])
     def test_true(self, text: str) -> None:
@@ -198,6 +241,12 @@ class TestConversion:
         assert parse({"use_ssl": "yes", **files}) == options(use_ssl=True, **files)
         assert parse({"url": "rediss://h", **files}) == options(url="h", use_ssl=True, **files)
         assert parse({"use_ssl": True, "ssl_certfile": "both.pem"}).ssl_certfile == "both.pem"
+
+    def test_journal(self) -> None:
+        journal = {"on_outage": "journal", "journal_path": "/var/lib/rasa/journal"}
+        assert parse(journal) == options(**journal)
+        assert parse({**journal, "journal_max_bytes": "4096"}) == options(**journal, journal_max_bytes=4096)
+        assert parse({"url": "redis://h?on_outage=journal", "journal_path": "j"}).on_outage == "journal"
 
     def test_mapping_is_copied(self) -> None:
         mine = {"TCP_KEEPIDLE": 5}
@@ -283,10 +332,12 @@ NEITHER = (
     "url is neither a host name nor a URL; write redis.internal, redis.internal:6380 or "
     "redis://user:password@redis.internal:6380/0"
 )
-SCHEMES = "use redis://, rediss:// (TLS), unix:// or a host name"
+SCHEMES = "use redis://, rediss:// (TLS), redis+sentinel://, unix:// or a host name"
 UNIX = "url: write the socket's absolute path, as in unix:///run/redis/redis.sock"
 TLS_OFF = "use_ssl is off; set use_ssl: true, or use a rediss:// url"
 KEY_ALONE = "ssl_keyfile is set without ssl_certfile; a client certificate needs both, or one file with both"
+NO_JOURNAL = "on_outage is 'journal', but there is no journal_path; name a file on a disk of this machine"
+RAISES = "{0} is set, but on_outage is 'raise'; set on_outage: journal, or remove {0}"
 MAPPING = "a mapping such as {TCP_KEEPIDLE: 30, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3}"
 
 
@@ -294,17 +345,15 @@ def unknown(name: Any, hint: str = "") -> str:
     return f"unknown option {name!r}{hint and f'; did you mean {hint!r}?'} (known: {KNOWN})"
 
 
-def not_yet(name: str, value: str) -> str:
-    return (
-        f"{name} ({value}): Redis Cluster and Sentinel are not yet supported; point url at one Redis server and "
-        f"remove {name}"
-    )
-
-
 def twice(name: str, given: Any, in_url: Any) -> str:
     return f"{name} is given twice with different values: {given!r} and, in the url, {in_url!r}; keep one of them"
 
 
+ENDPOINT = "endpoints: number {} cannot be read; write host:port, as in redis-1.internal:6379"
+SENTINEL_URL = (
+    "url (redis+sentinel://...) has an address that cannot be read; write "
+    "redis+sentinel://host:26379,host:26379/mymaster/0"
+)
 BAD: List[Tuple[Dict[Any, Any], str]] = [
     # Typos.
     ({"sockettimeout": 1}, unknown("sockettimeout", "socket_timeout")),
@@ -321,9 +370,9 @@ BAD: List[Tuple[Dict[Any, Any], str]] = [
     ({"use_tls": True}, unknown("use_tls", "use_ssl")),
     ({"decode_responses": True}, unknown("decode_responses")),
     ({"redis_password": SECRET}, unknown("redis_password", "password")),
-    ({"timeout": 3}, unknown("timeout", "socket_timeout")),
-    ({"retry": 3}, unknown("retry")),
-    ({"unix_path": "/x"}, unknown("unix_path")),
+    ({"timeout": 3}, unknown("timeout", "call_timeout")),
+    ({"retry": 3}, unknown("retry", "retries")),
+    ({"unix_path": "/x"}, unknown("unix_path", "journal_path")),
     ({"unix_socket_path": "/x"}, unknown("unix_socket_path")),
     ({5: 1}, unknown(5)),
     ({None: 1}, unknown(None)),
@@ -354,6 +403,8 @@ BAD: List[Tuple[Dict[Any, Any], str]] = [
     # Seconds.
     ({"socket_timeout": 0}, "socket_timeout must be more than 0 seconds, and at most 1000000000, not 0"),
     ({"socket_timeout": -1}, "socket_timeout must be more than 0 seconds, and at most 1000000000, not -1"),
+    ({"call_timeout": 0}, "call_timeout must be more than 0 seconds, and at most 1000000000, not 0"),
+    ({"retries": -1}, "retries must be from 0 to 1000, not -1"),
     ({"socket_timeout": "soon"}, "socket_timeout must be a number of seconds, not 'soon'"),
     ({"socket_timeout": True}, "socket_timeout must be a number of seconds, not True"),
     ({"socket_timeout": "nan"}, "socket_timeout must be a number of seconds, not 'nan'"),
@@ -401,14 +452,69 @@ BAD: List[Tuple[Dict[Any, Any], str]] = [
     ({"use_ssl": True, "ssl_keyfile": "k.pem"}, KEY_ALONE),
     ({"url": "rediss://h", "ssl_keyfile": "k.pem"}, KEY_ALONE),
     ({"ssl_ca_certs": True}, "ssl_ca_certs must be text, not True"),
+    ({"ssl_ca_path": "ca"}, f"ssl_ca_path is set, but {TLS_OFF}"),
+    ({"use_ssl": 1, "ssl_min_version": "TLSv1.1"}, "ssl_min_version must be TLSv1.2 or TLSv1.3, not 'TLSv1.1'"),
+    ({"use_ssl": 1, "ssl_min_version": True}, "ssl_min_version must be text, not True"),
+    (
+        {"credential_provider": "Provider"},
+        "credential_provider must be a full name such as my_package.credentials.Provider, not 'Provider'",
+    ),
+    # The journal.
+    ({"on_outage": "wait"}, "on_outage must be raise or journal, not 'wait'"),
+    ({"on_outage": "journal"}, NO_JOURNAL),
+    ({"on_outage": "journal", "journal_path": ""}, NO_JOURNAL),
+    ({"journal_path": "j"}, RAISES.format("journal_path")),
+    ({"journal_max_bytes": 4096}, RAISES.format("journal_max_bytes")),
+    ({"on_outage": "journal", "journal_max_bytes": 100}, "journal_max_bytes must be 1024 or more, not 100"),
+    (
+        {"url": "redis://h?journal_path=j"},
+        "url: option 'journal_path' cannot be used in a URL; give it as an option of its own",
+    ),
     # Cluster and Sentinel.
-    ({"cluster": True}, not_yet("cluster", "True")),
-    ({"cluster": "yes"}, not_yet("cluster", "True")),
     ({"cluster": "perhaps"}, "cluster must be true or false, not 'perhaps'"),
-    ({"deployment_mode": "cluster"}, not_yet("deployment_mode", "'cluster'")),
-    ({"deployment_mode": "sentinel"}, not_yet("deployment_mode", "'sentinel'")),
     ({"deployment_mode": "single"}, "deployment_mode must be standard, cluster or sentinel, not 'single'"),
-    ({"sentinel_service": "mymaster"}, not_yet("sentinel_service", "'mymaster'")),
+    (
+        {"cluster": True, "deployment_mode": "sentinel"},
+        "cluster is on, but deployment_mode is 'sentinel'; keep one of them",
+    ),
+    ({"cluster": True, "db": 1}, "db is 1, but a Redis Cluster has database 0 only; remove db"),
+    ({"cluster": True, "url": "redis://h/2"}, "db is 2, but a Redis Cluster has database 0 only; remove db"),
+    (
+        {"cluster": True, "url": "unix:///r.sock"},
+        "deployment_mode is 'cluster', but the url names a Unix socket; name hosts in endpoints",
+    ),
+    (
+        {"endpoints": ["a:1"]},
+        "endpoints is set, but deployment_mode is 'standard'; set deployment_mode: cluster or sentinel, or name the "
+        "one server in url",
+    ),
+    (
+        {"deployment_mode": "sentinel"},
+        "deployment_mode is 'sentinel', but endpoints is empty; name the Sentinels there",
+    ),
+    (
+        {"sentinel_service": "mymaster"},
+        "sentinel_service is set, but deployment_mode is 'standard'; set deployment_mode: sentinel",
+    ),
+    (
+        {"cluster": True, "sentinel_use_ssl": "false"},
+        "sentinel_use_ssl is set, but deployment_mode is 'cluster'; set deployment_mode: sentinel",
+    ),
+    ({"cluster": True, "endpoints": ["a:1", "b:x"]}, ENDPOINT.format(2)),
+    ({"cluster": True, "endpoints": ["redis://a:1"]}, ENDPOINT.format(1)),
+    ({"cluster": True, "endpoints": [{"host": "a", "password": SECRET}]}, ENDPOINT.format(1)),
+    ({"cluster": True, "endpoints": [True]}, ENDPOINT.format(1)),
+    ({"cluster": True, "endpoints": {"a": 1}}, "endpoints must be a list of host:port, not dict"),
+    ({"cluster": True, "endpoints": 5}, "endpoints must be a list of host:port, not int"),
+    ({"min_replicas_ack": -1}, "min_replicas_ack must be from 0 to 100, not -1"),
+    ({"url": f"redis+sentinel://:{SECRET}@h:x/m"}, SENTINEL_URL),
+    ({"url": f"redis+sentinel://:{SECRET}@"}, SENTINEL_URL),
+    ({"url": f"redis+sentinel://:{SECRET}#@h/m"}, SENTINEL_URL),
+    (
+        {"url": f"redis+sentinel://:{SECRET}@h/m/zero"},
+        "url (redis+sentinel://...): what follows the service must be a database number; write "
+        "redis+sentinel://host:26379,host:26379/mymaster/0",
+    ),
     # URLs.
     ({"url": "http://h"}, f"url: unknown scheme 'http://'; {SCHEMES}"),
     ({"url": "valkey://h"}, f"url: unknown scheme 'valkey://'; {SCHEMES}"),
@@ -492,28 +598,50 @@ class TestBad:
     def test_beside_a_password(self, given: Dict[Any, Any], message: str) -> None:
         assert refused({"password": SECRET, **given}) == message
 
-    @pytest.mark.parametrize("endpoints", [5, {"a": 1}, [True], [["a:1"]]])
-    def test_endpoints_of_another_type(self, endpoints: Any) -> None:
-        assert refused({"endpoints": endpoints}).startswith("endpoints must be ")
-
-    @pytest.mark.parametrize("endpoints", [["a:1", "b:2"], "a:1, b:2"])
-    def test_endpoints(self, endpoints: Any) -> None:
-        message = refused({"endpoints": endpoints})
-        assert message.startswith("endpoints ")
-        assert message.endswith(
-            ": Redis Cluster and Sentinel are not yet supported; point url at one Redis server and remove endpoints"
-        )
-
-    def test_sentinel_url(self) -> None:
-        message = refused({"url": f"redis+sentinel://:{SECRET}@h:26379/mymaster"})
-        assert message == "url (redis+sentinel://...): Sentinel is not yet supported; name one Redis server instead"
-
     @pytest.mark.parametrize("name", ["record_exp", "socket_timeout", "health_check_interval", "port", "db"])
     def test_number_beyond_all_floats(self, name: str) -> None:
         if name == "db":
             assert parse({name: 10**400}).db == 10**400
         else:
             assert refused({name: 10**400}).startswith(f"{name} must be ")
+
+
+class TestLayout:
+    """Where a cluster's nodes and the Sentinels are."""
+
+    @pytest.mark.parametrize("given", [{"cluster": "yes"}, {"deployment_mode": "cluster"}])
+    def test_cluster_has_two_names(self, given: Dict[str, Any]) -> None:
+        taken = parse(given)
+        assert (taken.cluster, taken.deployment_mode, taken.nodes) == (True, "cluster", (("localhost", 6379),))
+        assert parse({**given, "url": "h:7000"}).nodes == (("h", 7000),)
+
+    @pytest.mark.parametrize(
+        "endpoints",
+        ["a:7001, b, [::1]:7003", ["a:7001", "b", "[::1]:7003"], [{"host": "a", "port": "7001"}, "b", "[::1]:7003"]],
+    )
+    def test_endpoints(self, endpoints: Any) -> None:
+        taken = parse({"cluster": True, "endpoints": endpoints})
+        assert taken.nodes == (("a", 7001), ("b", 6379), ("::1", 7003))
+        assert taken.where == "the cluster of a:7001, b:6379, ::1:7003"
+
+    def test_sentinels(self) -> None:
+        taken = parse({"deployment_mode": "sentinel", "endpoints": ["a", "b:7"], "sentinel_use_ssl": "yes", "db": 3})
+        assert (taken.nodes, taken.service, taken.db) == ((("a", 26379), ("b", 7)), "mymaster", 3)
+        assert (taken.sentinel_use_ssl, taken.use_ssl) == (True, False)
+        named = parse({"deployment_mode": "sentinel", "endpoints": "a", "sentinel_service": "bots"})
+        assert named.where == "the master 'bots' of the Sentinels a:26379"
+
+    def test_sentinel_url(self) -> None:
+        taken = parse({"url": f"redis+sentinel://bot:{SECRET}@a:1,b/bots/3?socket_timeout=4"})
+        assert (taken.nodes, taken.service, taken.db) == ((("a", 1), ("b", 26379)), "bots", 3)
+        assert (taken.username, taken.password, taken.socket_timeout) == ("bot", SECRET, 4.0)
+        assert parse({"url": "redis+sentinel://a"}).service == "mymaster"
+        assert parse({"url": "rediss+sentinel://a"}).use_ssl
+
+    def test_a_password_of_sentinels_is_shown_nowhere(self) -> None:
+        taken = parse({"url": "redis+sentinel://a", "sentinel_username": "u", "sentinel_password": SECRET})
+        assert taken.sentinel_password == SECRET
+        assert SECRET not in repr(taken) + taken.where
 
 
 PASTED: List[Any] = [
@@ -539,7 +667,7 @@ PASTED: List[Any] = [
     f"bot:{SECRET}@redis://h",
     f"bot:{SECRET}://@h",
     f"http://bot:{SECRET}@h",
-    f"redis+sentinel://:{SECRET}@h",
+    f"redis+sentinel://:{SECRET}@h:port",
     [f"redis://:{SECRET}@h"],
     {"host": "h", "password": SECRET},
     f"redis://:{SECRET}@h".encode(),

@@ -7,6 +7,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, List
 
+from extras.bench import markdown, regression
 from extras.options import TABLE, default_of
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -31,7 +32,7 @@ def _default(row: "Field[Any]") -> str:
         return "unset"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, (int, float)):
+    if isinstance(value, float):
         return f"`{value:g}`"
     return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
 
@@ -51,6 +52,26 @@ def test_table_has_a_row_for_every_option_and_a_cell_for_every_column() -> None:
         assert len(cells) == 6, line
         assert cells[1] == f" `{name}` "
         assert all(cell.strip() for cell in cells[1:5]), line
+
+
+def test_readme_has_the_matrix_without_an_empty_cell() -> None:
+    text = README.read_text(encoding="utf-8")
+    made = text.partition("<!-- made by make matrix -->\n")[2].partition("<!-- end of what make matrix makes -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines()]
+    assert len(rows) == 9
+    for row in rows:
+        assert len(row) == len(rows[0])
+        assert all(row)
+    assert not any("FAILED" in cell or "not run" in cell for row in rows for cell in row)
+
+
+def test_readme_has_the_tables_of_the_benchmarks_figures() -> None:
+    for path in sorted(README.parent.glob("docs/benchmark*.json")):
+        for name, table in markdown.tables(regression.read(path)).items():
+            assert table in README.read_text(encoding="utf-8"), (
+                f"README.md's table of {name} differs from {path.name}; replace it by that of "
+                f"`python -m extras.bench --from {path.name} --markdown`"
+            )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ lose nothing, errors close the connection as in redis-py, and no path leaves mem
 
 import errno
 import gc
+import mmap
 import os
 import random
 import signal
@@ -30,7 +31,7 @@ from extras import fastsock
 from extras._redis import DISCONNECTS_WHEN_INTERRUPTED, NOT_ENOUGH_DATA, Connection, HiredisParser, packed_buffers
 from extras.bench.server import RedisServer
 from extras.connection import FastConnection, FastSSLConnection, FastUnixConnection
-from extras.packing import CUTOFF_BYTES, pack_command
+from extras.fastsock import CUTOFF_BYTES
 from extras.transfer import FastParser
 
 MORE = object()
@@ -125,6 +126,7 @@ REPLIES: Dict[str, bytes] = {
     "large in an array": b"*2\r\n" + bulk(LARGE_BODY) + b":1\r\n" + bulk(LARGE_BODY) + b":2\r\n",
     "text": bulk(TEXT_BODY) + b"$2\r\n\xc3\xa9\r\n",
     "RESP3": b"_\r\n#t\r\n#f\r\n,1.5\r\n%1\r\n+k\r\n:1\r\n~1\r\n:1\r\n=6\r\ntxt:ab\r\n" + bulk(LARGE_BODY) + b"#f\r\n",
+    "nested deeply": b"*1\r\n" * 100 + bulk(LARGE_BODY) + bulk(LARGE_BODY),
     "push": b">2\r\n+invalidate\r\n*1\r\n+k\r\n" + bulk(LARGE_BODY) + b">2\r\n+invalidate\r\n_\r\n+x\r\n",
 }
 
@@ -243,7 +245,7 @@ class TestReader:
         begun = time.monotonic()
         with pytest.raises(socket.timeout, match="timed out"):
             new_reader(twin).receive(pair[0], 0.05)
-        assert 0.05 <= time.monotonic() - begun < 1
+        assert 0.05 <= time.monotonic() - begun < 4
         for bad in (-1, float("nan")):
             with pytest.raises(ValueError, match="Timeout value out of range"):
                 new_reader(twin).receive(pair[0], bad)
@@ -284,6 +286,41 @@ class TestReader:
         pair[1].sendall(b"+OK\r\n")
         thread.join()
         assert reader.gets() in (b"OK", "OK")
+
+    def test_nothing_else_is_received_while_it_asks(self, twin: Any, pair: Tuple[socket.socket, socket.socket]) -> None:
+        """Neither before the command is sent: two that wait for bytes would write to one place in memory."""
+        reader, refused = new_reader(twin), 0
+        ours, theirs = pair
+
+        class Asked:
+            """A socket that another call is made on wherever this one may be interrupted."""
+
+            def meanwhile(self) -> None:
+                nonlocal refused
+                refused += 1
+                was_sent = reader.was_sent
+                for call in (reader.receive, lambda sock, timeout_s: reader.replies(sock, 1, timeout_s)):
+                    with pytest.raises(RuntimeError, match="being read already"):
+                        call(ours, 0)
+                assert reader.ask(ours, ("GET", "k"), frozenset()) is NotImplemented
+                assert reader.was_sent is was_sent
+
+            def fileno(self) -> int:
+                self.meanwhile()
+                return ours.fileno()
+
+            def gettimeout(self) -> float:
+                self.meanwhile()
+                theirs.sendall(b"+OK\r\n")
+                return 5
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(ours, name)
+
+        assert reader.ask(Asked(), ("PING",), frozenset()) in (b"OK", "OK")
+        assert theirs.recv(100) == b"*1\r\n$4\r\nPING\r\n"
+        assert reader.was_sent
+        assert refused > 3
 
     def test_other_threads_run_meanwhile(self, twin: Any, pair: Tuple[socket.socket, socket.socket]) -> None:
         threading.Timer(0.05, pair[1].sendall, [b"+OK\r\n"]).start()
@@ -394,6 +431,7 @@ class Raised(BaseException):
 
 
 def raise_it(*args: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)  # on a busy machine the next one would come while the test ends
     raise Raised
 
 
@@ -420,6 +458,28 @@ class TestSignals:
         while reader.gets() is MORE and twin.wait_readable(ours, 0):
             reader.receive(ours, 1)
 
+    def test_handler_of_a_signal_that_another_thread_got(
+        self, twin: Any, pair: Tuple[socket.socket, socket.socket]
+    ) -> None:
+        """The system gives a signal to any thread; that does not wake up the one that waits and runs the handlers."""
+        ours, _ = pair
+        before = signal.signal(signal.SIGUSR1, raise_it)
+        try:
+
+            def get_it() -> None:
+                time.sleep(0.05)
+                signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+            thread = threading.Thread(target=get_it)
+            begun = time.monotonic()
+            thread.start()
+            with pytest.raises(Raised):
+                new_reader(twin).receive(ours, 20)
+            assert time.monotonic() - begun < 10
+            thread.join()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
     def test_handler_returns(self, twin: Any, pair: Tuple[socket.socket, socket.socket]) -> None:
         ours, theirs = pair
         ours.settimeout(0.1)
@@ -435,7 +495,7 @@ class TestSignals:
                         new_reader(twin).receive(ours, timeout_s)
                 else:
                     assert new_reader(twin).receive(ours, timeout_s)
-            assert 0.09 <= time.monotonic() - begun < 1
+            assert 0.09 <= time.monotonic() - begun < 4
         with alarm(0.015, lambda *args: calls.append(1)), pytest.raises(socket.timeout):
             twin.send_all(ours, [full], 0.1)
         assert len(calls) >= 6
@@ -480,6 +540,31 @@ class TestSend:
         thread.join()
         assert found == expected
 
+    @pytest.mark.parametrize("room", [None, 4096, 70_000])
+    @pytest.mark.parametrize("distance", [-1, 0, 1, 17, 31, 32])
+    def test_large_one_behind_a_small_one(self, twin: Any, distance: int, room: Optional[int]) -> None:
+        """However far a target of a copy that begins with a page is from the source: some distances are treated."""
+        memory = mmap.mmap(-1, 400_000)
+        memory[:] = (LARGE_BODY * 10)[:400_000]
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener, socket.create_connection(listener.getsockname()) as ours, listener.accept()[0] as theirs:
+            if room is not None:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+            with memory, memoryview(memory) as view, view[48:350_000] as large:
+                pieces = [b"h" * (48 + distance), large, b"\r\n"]
+                expected = b"".join(bytes(piece) for piece in pieces)
+                found = bytearray()
+
+                def drain() -> None:
+                    while len(found) < len(expected):
+                        found.extend(theirs.recv(50_000))
+
+                thread = threading.Thread(target=drain)
+                thread.start()
+                twin.send_all(ours, pieces, 5)
+                thread.join()
+                assert found == expected
+
     def test_nothing_to_send(self, twin: Any, pair: Tuple[socket.socket, socket.socket]) -> None:
         for pieces in ([], [b""], [b"", b""]):
             twin.send_all(pair[0], pieces, 1)
@@ -491,7 +576,7 @@ class TestSend:
         begun = time.monotonic()
         with pytest.raises(socket.timeout, match="timed out"):
             twin.send_all(ours, [b"a", b"x" * 4_000_000], 0.1)
-        assert 0.1 <= time.monotonic() - begun < 1
+        assert 0.1 <= time.monotonic() - begun < 4
         ours.settimeout(0)
         with pytest.raises(BlockingIOError):
             twin.send_all(ours, [b"x" * 4_000_000], 0)
@@ -588,7 +673,8 @@ class TestPacking:
 
     def test_strided_memory_is_left_to_redis_py(self) -> None:
         for view in (memoryview(bytes(20_000))[::2], memoryview(bytes(20_000)).cast("i")):
-            assert pack_command(("SET", "k", view), frozenset({memoryview})) is None
+            for module in (native, python):
+                assert module.pack_commands([("SET", "k", view)], frozenset({memoryview})) is None
 
     def test_packer_of_the_user(self) -> None:
         if not hasattr(Connection(), "_command_packer"):
@@ -671,7 +757,7 @@ class TestConnection:
             assert pubsub.get_message(timeout=1)["type"] == "subscribe"
             begun = time.monotonic()
             assert pubsub.get_message(timeout=0.05) is None
-            assert 0.04 < time.monotonic() - begun < 1
+            assert 0.04 < time.monotonic() - begun < 4
             assert pubsub.get_message() is None
             for size in (3, 100_000):
                 raw.publish("channel", b"x" * size)
@@ -731,9 +817,9 @@ class TestConnection:
             connection.connect()
             connection._sock.settimeout(0.05)
             begun = time.monotonic()
-            with pytest.raises(RedisTimeoutError, match="Timeout reading from socket"):
+            with pytest.raises(RedisTimeoutError, match="Timeout reading from "):
                 connection.read_response()
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 4
             assert connection._sock is None
 
     @pytest.mark.skipif(REDIS_VERSION < (7, 0), reason="since redis-py 7")
@@ -751,12 +837,10 @@ class TestConnection:
                 begun = time.monotonic()
                 with pytest.raises(RedisTimeoutError):
                     connection.read_response()
-                assert time.monotonic() - begun < 1
+                assert time.monotonic() - begun < 4
 
     @pytest.mark.parametrize("answer", [b"$70000\r\nhalf", b"*3\r\n:1\r\n", b"", b"$5\r\nab", b"!bogus\r\n", b"?\r\n"])
     @pytest.mark.parametrize("reset", [False, True])
-    @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # redis-py 3.5 leaves the socket to the collector
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_hostile_server(self, selected: Any, answer: bytes, reset: bool) -> None:
         found = {}
         before = open_descriptors()
@@ -764,14 +848,25 @@ class TestConnection:
             with refusing_server(answer, reset) as port:
                 connection: Any = connection_class(host="127.0.0.1", port=port, socket_timeout=5, **NO_HANDSHAKE)
                 connection.connect()
-                connection.send_command("G")
-                with pytest.raises(redis.RedisError) as caught:
-                    connection.read_response()
-                assert connection._sock is None
+                with connection._sock:  # which redis-py 3.5 does not close after a reset
+                    connection.send_command("G")
+                    with pytest.raises(redis.RedisError) as caught:
+                        connection.read_response()
+                    assert connection._sock is None
                 found[connection_class] = (caught.type, str(caught.value).replace(str(port), "PORT"))
                 del caught
         assert found[Connection] == found[FastConnection]
         assert none_left(before)
+
+    def test_a_socket_that_the_server_has_reset_is_closed_at_once(self, selected: Any) -> None:
+        with refusing_server(b"$5\r\nab", reset=True) as port:
+            connection: Any = FastConnection(host="127.0.0.1", port=port, socket_timeout=5, **NO_HANDSHAKE)
+            connection.connect()
+            sock = connection._sock
+            connection.send_command("G")
+            with pytest.raises(redis.RedisError):
+                connection.read_response()
+            assert sock.fileno() == -1
 
     def test_write_errors(self, selected: Any) -> None:
         found = {}

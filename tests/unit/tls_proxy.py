@@ -7,12 +7,12 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 with warnings.catch_warnings():
     # trustme's cryptography says so on Python 3.8, at import.
     warnings.filterwarnings("ignore", message="Python 3.8 is no longer supported")
-    import trustme
+    import trustme as trustme
 
 
 class Certificates:
@@ -52,6 +52,8 @@ class TlsProxy:
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
+        self.shown: List[Optional[bytes]] = []
+        """The certificate of each client, as DER, ``None`` for one that was not asked for any."""
         self._ending = threading.Event()
         self._threads: List[threading.Thread] = [threading.Thread(target=self._accept)]
 
@@ -70,6 +72,7 @@ class TlsProxy:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plain = socket.socket()
         with client, plain, suppress(OSError), self._context.wrap_socket(client, server_side=True) as tls:
+            self.shown.append(tls.getpeercert(binary_form=True))
             plain.connect(("127.0.0.1", self._target_port))
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pump(tls, plain)

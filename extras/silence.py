@@ -1,4 +1,4 @@
-"""Keeps a host's logging and warnings out of what is timed, and gives them back."""
+"""Keeps what a host logs and warns of out of a command's output, and out of what is timed, and gives it back."""
 
 import logging
 import sys

@@ -1,0 +1,144 @@
+"""Times clients side by side, round by round, once it is shown that they do the same. Knows no client."""
+
+import gc
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Coroutine, Dict, List, NamedTuple, Optional, Sequence
+
+from extras.bench.cases import Case, Values
+from extras.bench.counters import Counters
+from extras.bench.progress import Teller
+from extras.bench.rounds import DifferentResults, where
+
+SAMPLE_S = 0.03
+"""How long the operations of one sample take together: far above the clocks' steps, short enough for many rounds."""
+
+
+class Cost(NamedTuple):
+    """What operations cost: seconds that passed, seconds of CPU time of the client, all its threads, and the server.
+
+    ``server_cpu_s``: ``None`` where the server does not tell.
+    """
+
+    wall_s: float
+    cpu_s: float
+    server_cpu_s: Optional[float] = None
+
+
+class Stopwatch:
+    """Measures what this process does from now on, the threads of a client's own included."""
+
+    def __init__(self) -> None:
+        self._cpu_s = time.process_time()
+        self._wall_s = time.perf_counter()
+
+    def cost(self) -> Cost:
+        """Return what was done so far."""
+        wall_s = time.perf_counter() - self._wall_s
+        return Cost(wall_s, time.process_time() - self._cpu_s)
+
+
+class Contender(NamedTuple):
+    """How one side carries out one case: once for its result, and many times for their cost."""
+
+    side: str
+    once: Callable[[], Coroutine[Any, Any, Any]]
+    many: Callable[[int], Coroutine[Any, Any, Cost]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one side's operations cost in each round, and how many there were in each."""
+
+    operations: int
+    costs: List[Cost]
+
+    def wall_us(self) -> List[float]:
+        """Return microseconds that passed for an operation, by round."""
+        return [cost.wall_s * 1e6 / self.operations for cost in self.costs]
+
+    def cpu_us(self) -> List[float]:
+        """Return microseconds of the client's CPU time for an operation, by round."""
+        return [cost.cpu_s * 1e6 / self.operations for cost in self.costs]
+
+    def server_cpu_us(self) -> Optional[List[float]]:
+        """Return microseconds of the server's CPU time for an operation, by round; ``None`` where it does not tell."""
+        spent_s = [cost.server_cpu_s for cost in self.costs if cost.server_cpu_s is not None]
+        return [each * 1e6 / self.operations for each in spent_s] if len(spent_s) == len(self.costs) else None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One case's samples, by the name of the side."""
+
+    case: Case
+    samples: Dict[str, Samples]
+
+
+async def compare(
+    contenders: Dict[Case, List[Contender]], values: Values, rounds: int, teller: Teller
+) -> List[Compared]:
+    """Time all cases. Raises :class:`DifferentResults` before anything is timed if a side's results differ."""
+    teller.say("are the results of all clients the same?")
+    for case, sides in contenders.items():
+        await check(case, sides, values)
+    compared = []
+    for case, sides in contenders.items():
+        teller.begin(f"{case.name}: {rounds} rounds")
+        compared.append(Compared(case, await _measure(case, sides, values, rounds, teller)))
+    return compared
+
+
+async def check(case: Case, contenders: Sequence[Contender], values: Values) -> None:
+    """Carry out a case once on each side.
+
+    Raises :class:`DifferentResults` if a reply, or what was written, is not that of the first side.
+    """
+    expected: Dict[str, Any] = {}
+    for contender in contenders:
+        values.forget(case)
+        reply = _comparable(await contender.once())
+        found = {"reply": reply, **values.written(case)}
+        expected = expected or found
+        for what, seen in found.items():
+            if seen != expected[what]:
+                raise DifferentResults(
+                    f"{case.name}, {what}: {contenders[0].side} and {contender.side} differ"
+                    f"{where(expected[what], seen)}"
+                )
+
+
+def _comparable(reply: Any) -> Any:
+    """Return a reply in the one form: clients call Redis's OK by different names."""
+    if isinstance(reply, (list, tuple)):
+        return [_comparable(item) for item in reply]
+    return "OK" if reply is True or reply in ("OK", b"OK") else reply
+
+
+async def _measure(
+    case: Case, contenders: Sequence[Contender], values: Values, rounds: int, teller: Teller
+) -> Dict[str, Samples]:
+    samples = {c.side: Samples(await _calibrated(case, c), []) for c in contenders}
+    counters = Counters(values.client)
+    own = counters.own()
+    for number in range(rounds):
+        teller.within(f"{case.name}: round {number + 1} of {rounds}", number / rounds)
+        for contender in contenders if number % 2 == 0 else reversed(contenders):
+            gc.collect()  # what the one before has left
+            measured = samples[contender.side]
+            before = counters.used()
+            cost = await contender.many(measured.operations)
+            measured.costs.append(cost._replace(server_cpu_s=counters.used().since(before).since(own).cpu_s))
+    return samples
+
+
+async def _calibrated(case: Case, contender: Contender) -> int:
+    """Warm a side up, and return how many operations make a sample: a multiple of the workers."""
+    each = 1
+    while True:
+        # The faster of two, so that one pause of the machine does not make all samples short.
+        took_s = min([(await contender.many(each * case.workers)).wall_s for _ in range(2)])
+        if took_s >= SAMPLE_S / 4:
+            return max(1, math.ceil(each * SAMPLE_S / took_s)) * case.workers
+        each *= 2

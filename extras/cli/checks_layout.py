@@ -1,0 +1,72 @@
+"""Each server of a cluster, or behind Sentinels, as a single one is looked at; findings name it."""
+
+from dataclasses import replace
+from typing import Any, Callable, List
+
+from extras.cli.checks_options import Target
+from extras.cli.checks_server import check_login, check_server
+from extras.cli.findings import FAILED, WARNING, Check, Finding, guarded, ok
+from extras.layout import SENTINEL, Address
+
+
+def check_seeds(target: Target, is_reached: Callable[[Target], "Check[bool]"]) -> Check[bool]:
+    """Connect to each endpoint; return whether any answers. Those that do not are warned of, if others do."""
+    options = target.options
+    use_ssl = options.use_ssl
+    if options.deployment_mode == SENTINEL and options.sentinel_use_ssl is not None:
+        use_ssl = options.sentinel_use_ssl
+    found: List[Finding] = []
+    reached = 0
+    for host, port in options.nodes:
+        one = target._replace(options=replace(options, url=host, port=port, use_ssl=use_ssl))
+        reached += bool((yield from _collected(found, is_reached(one))))
+    for finding in found:
+        is_spare = finding.level == FAILED and reached
+        yield finding._replace(level=WARNING) if is_spare else finding
+    return reached > 0
+
+
+def _collected(found: List[Finding], check: "Check[bool]") -> Check[bool]:
+    """Keep the findings of a check, and yield none of them; return its result."""
+    result = False
+    try:
+        while True:
+            found.append(next(check))
+    except StopIteration as done:
+        result = bool(done.value)
+    yield from ()
+    return result
+
+
+def check_servers(client: Any, target: Target) -> Check[bool]:
+    """Look at the server, or at each master; return whether the store can use all of them."""
+    if not target.options.nodes:
+        return (yield from check_login(client, target)) and bool(
+            (yield from guarded("server", check_server(client, target)))
+        )
+    masters = (yield from guarded("layout", _masters(client, target))) or []
+    usable = bool(masters)
+    for host, port in masters:
+        one = target._replace(options=replace(target.options, url=host, port=port))
+        node = client.node((host, port))
+        here = yield from _named(f"{host}:{port}", check_login(node, one))
+        if here:
+            here = yield from _named(f"{host}:{port}", guarded("server", check_server(node, one)))
+        usable = usable and bool(here)
+    return usable
+
+
+def _masters(client: Any, target: Target) -> Check[List[Address]]:
+    masters: List[Address] = client.masters()
+    names = ", ".join(f"{host}:{port}" for host, port in masters)
+    yield ok("layout", f"{target.options.where}: {'masters' if len(masters) > 1 else 'master'} {names}")
+    return masters
+
+
+def _named(name: str, check: "Check[Any]") -> Check[Any]:
+    try:
+        while True:
+            finding = next(check)
+            yield finding._replace(found=f"{name}: {finding.found}")
+    except StopIteration as done:
+        return done.value

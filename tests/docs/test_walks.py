@@ -1,0 +1,65 @@
+"""Pages are walked through as a reader would, on a Redis that holds two conversations."""
+
+import re
+from pathlib import Path
+from typing import Dict, List
+
+import pytest
+import redis
+from pages import blocks, pages
+from walk import Walk
+
+from extras.bench.server import RedisServer, free_port
+from extras.bench.shapes import RECORDED
+
+WALK_S = 300
+"""How long a page may take: what it does take is seconds, on a machine that is not busy."""
+
+
+def walkable() -> List[Path]:
+    """Return the pages on which there is something to do."""
+    return [page for page in pages() if any(block.is_run() for block in blocks(page))]
+
+
+def redis_at(port: int) -> Dict[str, str]:
+    """Return what stands in the place of a page's Redis."""
+    place = f"127.0.0.1:{port}"
+    return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), "6380": str(free_port())}
+
+
+@pytest.mark.parametrize("page", walkable(), ids=lambda page: str(page.stem))
+def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: RedisServer) -> None:
+    with redis.Redis(port=own_server.port) as client:
+        for sender_id in ("alice", "bob"):
+            client.set(f"tracker:{sender_id}", RECORDED)
+    Walk(page, tmp_path / "page", redis_at(own_server.port), {}).run(WALK_S)
+
+
+def test_there_are_pages_to_walk_through() -> None:
+    assert {"login", "tls", "operating", "clients"} <= {page.stem for page in walkable()}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("```sh\nfalse\n```\n", "page.md:1: ended with 1"),
+        ("```sh\ntrue\n```\n```sh\nno-such-program\n```\n", "page.md:4: ended with 127"),
+        ("```python\nraise SystemExit(3)\n```\n", "page.md:1: ended with 3"),
+        ("```sh\necho 1 done\n```\n\n```text\n2 left\n```\n", "page.md:5: the page shows"),
+        ('```yaml title="a.yml"\na: 1\n```\n```sh\ncat b.yml\n```\n', "page.md:4: ended with 1"),
+        ("```sh\nsleep 60\n```\n", "page.md:1: ended with -1"),
+    ],
+)
+def test_what_goes_wrong_is_found(tmp_path: Path, text: str, wrong: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(AssertionError, match=re.escape(wrong)):
+        Walk(page, tmp_path / "page", {}, {}).run(2 if "sleep" in text else 60)
+
+
+def test_what_a_page_needs_that_is_here_is_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- this page needs: Rasa -->\n```sh\nfalse\n```\n<!-- needs: a cloud -->\n```sh\nfalse\n```\n")
+    assert Walk(page, tmp_path / "1", {}, {}).run(60) == 0
+    with pytest.raises(AssertionError, match="ended with 1"):
+        Walk(page, tmp_path / "2", {}, {}, here={"Rasa"}).run(60)

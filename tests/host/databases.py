@@ -1,0 +1,150 @@
+"""PostgreSQL, DynamoDB (moto's server) and MongoDB (mongomock, in this process) of a test's own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+from urllib.request import urlopen
+
+import pytest
+
+from extras.bench.server import START_S, free_port
+
+REQUIRED = "RASA_EXTRAS_NOTHING_MISSING"
+"""Set in CI: there a database that is missing fails the tests, elsewhere it skips them."""
+
+
+def missing(what: str) -> None:
+    """Skip a test, or fail it where nothing may be missing."""
+    (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(f"{what} is not installed here")
+
+
+def find_postgresql() -> Optional[Path]:
+    """Return the folder of PostgreSQL's programs: that of ``PATH``, or Debian's newest, which is not in it."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    return folders[-1] if folders else None
+
+
+class PostgreSQL:
+    """A server with a data folder of its own, which may not run as root: then it runs as Debian's ``postgres``."""
+
+    USER, PASSWORD = "rasa", "s3cret-pg"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="extras-postgresql-"))
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    def start(self) -> "PostgreSQL":
+        programs = find_postgresql()
+        assert programs is not None
+        data, password = self._folder / "data", self._folder / "password"
+        password.write_text(self.PASSWORD)
+        if os.getuid() == 0:
+            shutil.chown(self._folder, "postgres", "postgres")
+            shutil.chown(password, "postgres", "postgres")
+        with (self._folder / "log").open("wb") as log:
+            made = [str(programs / "initdb"), "-D", str(data), "-U", self.USER, "--pwfile", str(password), "--no-sync"]
+            made += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+            subprocess.run(self._as_user(made), stdout=log, stderr=log, cwd="/", check=True, timeout=120)
+            options = {
+                "port": self.port,
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": "",
+                "fsync": "off",
+            }
+            command = [str(programs / "postgres"), "-D", str(data)]
+            command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+            self._process = subprocess.Popen(self._as_user(command), stdout=log, stderr=log, cwd="/")
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if subprocess.run([str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode:
+                time.sleep(0.05)
+            else:
+                return self
+        text = (self._folder / "log").read_text()
+        self.stop()
+        raise RuntimeError(f"PostgreSQL did not start\n{text}")
+
+    @staticmethod
+    def _as_user(command: List[str]) -> List[str]:
+        changed = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        return [*changed, *command] if os.getuid() == 0 else command
+
+    def options(self, database: str) -> Dict[str, Any]:
+        """Return the ``tracker_store`` of a database that the host makes for itself, through ``login_db``."""
+        place = {"type": "SQL", "dialect": "postgresql", "url": "127.0.0.1", "port": self.port, "db": database}
+        return {**place, "username": self.USER, "password": self.PASSWORD, "login_db": "postgres"}
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Dynamo:
+    """moto's server, which speaks DynamoDB's protocol; boto3 finds it by ``AWS_ENDPOINT_URL``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "moto.log"
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    @property
+    def environment(self) -> Dict[str, str]:
+        """What is in the environment of a Rasa that is to use it."""
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        return {**keys, "AWS_ENDPOINT_URL": self.url, "AWS_MAX_ATTEMPTS": "2", "NO_PROXY": "127.0.0.1"}
+
+    def start(self) -> "Dynamo":
+        program = Path(sys.executable).with_name("moto_server")
+        with self._log.open("wb") as log:
+            command = [sys.executable, "-W", "ignore", str(program), "-H", "127.0.0.1", "-p", str(self.port)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 2 * START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with urlopen(f"{self.url}/moto-api/data.json", timeout=5):
+                    return self
+            except OSError:
+                time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"moto's server did not start\n{self._log.read_text()}")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+
+
+def put_mongomock_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the host's MongoDB store clients of mongomock, which share their databases.
+
+    What is written goes through the BSON of pymongo, as on the way to a server, which refuses what MongoDB cannot keep.
+    """
+    import bson
+    import mongomock
+    import pymongo
+    import pymongo.database
+
+    server = mongomock.store.ServerStore()
+    update_one = mongomock.collection.Collection.update_one
+
+    def update_one_by_bson(self: Any, filter: Any, update: Any, **options: Any) -> Any:
+        return update_one(self, filter, bson.decode(bson.encode(update)), **options)
+
+    def client(*place: Any, **options: Any) -> Any:
+        return mongomock.MongoClient(*place, _store=server, **options)
+
+    monkeypatch.setattr(mongomock.collection.Collection, "update_one", update_one_by_bson)
+    monkeypatch.setattr(pymongo, "MongoClient", client)
+    monkeypatch.setattr(pymongo.database, "Database", lambda client, name: client[name])

@@ -1,0 +1,61 @@
+"""All that can be checked of a release on this machine, for two Pythons, or with ``WHEELS=all`` for each one here.
+
+sdist and wheel, what is in them, an installation in seconds without a compiler, the other package of our name, the
+module for every system, and the workflows.
+"""
+
+import os
+import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+import collision
+import distribution
+import installs
+import targets
+import workflows
+
+FEW = ("3.8",)
+"""Beside the Python that this runs on."""
+
+
+def main() -> int:
+    """Build and check; return the exit code."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    others = [v for v in (installs.PYTHONS if os.environ.get("WHEELS") == "all" else FEW) if v != own]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(max_workers=2) as pool:
+        folder = Path(name)
+        apart = [pool.submit(targets.main)]
+        sdist, wheel = distribution.build()
+        wrong = distribution.contents(sdist, wheel) + distribution.metadata(wheel)
+        distribution.tools(sdist, wheel)
+
+        def on(version: str) -> Tuple[str, List[str]]:
+            made: Optional[installs.Made]
+            if version == own:
+                made = installs.Made(own, sys.executable, distribution.repair(wheel))
+            else:
+                made = installs.made_for(version, sdist, folder)
+            if made is None:
+                return f"Python {version}: not here", []
+            found = installs.install(made, folder)
+            if version in (own, *FEW):
+                found += collision.try_both(made, folder)
+            return f"Python {version}: {made.wheel.name}", found
+
+        pythons: List[Future[Tuple[str, List[str]]]] = [pool.submit(on, version) for version in [own, *others]]
+        wrong += workflows.main()
+        for done in pythons:
+            said, found = done.result()
+            print(said)
+            wrong += found
+        for each in apart:
+            wrong += each.result()
+    print("\n".join(["wrong:", *wrong]) if wrong else "all is well")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Faults of what the file names beside the tracker store, for ``rasa-extras doctor`` to find."""
+
+from typing import Any
+
+from doctor_fault import fault, other
+from doctor_place import OURS, PASSWORD, Place
+
+# What else the file names.
+
+
+def amqp(place: Place) -> Any:
+    return {"type": "pika", "url": f"amqp://user:{PASSWORD}@127.0.0.1:{place.refused_port()}/", "password": PASSWORD}
+
+
+@fault("failed", "event_broker", "the environment variable NO_SUCH_VARIABLE is not set")
+def unset_variable_of_the_broker(place: Place) -> Any:
+    return f"tracker_store:\n  type: {OURS}\nevent_broker:\n  url: ${{NO_SUCH_VARIABLE}}\n"
+
+
+def kafka(place: Place) -> Any:
+    return {"type": "kafka", "url": [f"127.0.0.1:{place.server.port}", f"127.0.0.1:{place.refused_port()}"]}
+
+
+def action(place: Place, status: int, host: str = "127.0.0.1") -> Any:
+    return {"url": f"http://{host}:{place.http(status)}/webhook?token={PASSWORD}"}
+
+
+other("event_broker", "failed", "event broker", "127.0.0.1 port", amqp)
+other("event_broker", "warning", "event broker", "1 of 2 servers are not there", kafka)
+other("event_broker", "failed", "event broker", "label", lambda place: {"url": "a" * 64})
+other("event_broker", "failed", "event broker", "cannot be read", lambda place: {"url": "host:port"})
+other("event_broker", "failed", "event broker", "pikaa: is neither", lambda place: {"type": "pikaa"})
+other("event_broker", "failed", "event broker", "no module no_bot", lambda place: {"type": "no_bot.Broker"})
+other("event_broker", "failed", "event broker", "the folder of", lambda place: {"type": "sql", "db": "/no/such/events"})
+other("lock_store", "failed", "lock store", "Redis: is neither", lambda place: {"type": "Redis"})
+other("lock_store", "failed", "lock store", "refused", lambda place: {"type": "redis", "port": place.refused_port()})
+other(
+    *("lock_store", "failed", "lock store", "invalid"),
+    lambda place: {"type": "redis", "url": "127.0.0.1", "port": place.server.port, "password": "hunter3-of-redis"},
+)
+other("lock_store", "failed", "lock store", "port must be", lambda place: {"type": "redis", "port": "six"})
+other(
+    *("action_endpoint", "failed", "action server", "efused"),
+    lambda place: {"url": f"http://user:{PASSWORD}@127.0.0.1:{place.refused_port()}/webhook"},
+)
+other(
+    *("action_endpoint", "failed", "action server", "rong version"),
+    lambda place: {"url": f"https://127.0.0.1:{place.http(200)}/webhook"},
+)
+other(
+    *("action_endpoint", "failed", "action server", "http://127.0.0.1"),
+    lambda place: {"url": f"http://127.0.0.1:{place.server.port}"},
+)
+other("action_endpoint", "failed", "action server", "cannot be read", lambda place: {"url": "http://127.0.0.1:x/"})
+other("action_endpoint", "warning", "action server", "whoever reaches", lambda place: action(place, 200, "0.0.0.0"))
+other("action_endpoint", "failed", "action server", "answers 404", lambda place: action(place, 404))
+other("action_endpoint", "failed", "action server", "has no login for it", lambda place: action(place, 401))
+other("action_endpoint", "warning", "action server", "answers 500", lambda place: action(place, 500))
