@@ -78,6 +78,14 @@ def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[flo
     a signal handler raises; how much is sent by then cannot be told. sendmsg(2).
     """
 
+def send_command(
+    sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type], timeout_s: Optional[float]
+) -> bool:
+    """Pack one command and send it; ``False``, and nothing is sent, where :func:`pack_commands` declines.
+
+    Raises what :func:`send_all` does.
+    """
+
 @final
 class Reader:
     """Replies of one connection, by ``hiredis.Reader``; a large bulk string is never copied on its way to the caller.
@@ -113,6 +121,9 @@ class Reader:
         what a signal handler raises, and ``RuntimeError`` while another call is under way. poll(2), recvmsg(2).
         """
 
+    def reply(self, sock: socket.socket, timeout_s: Optional[float]) -> Any:
+        """Wait for the next reply, or push message, and return it; see :meth:`replies`."""
+
     def replies(self, sock: socket.socket, count: int, timeout_s: Optional[float]) -> List[Any]:
         """Wait for the next ``count`` replies and return them, errors that Redis replied among them as exceptions.
 
@@ -120,6 +131,12 @@ class Reader:
         ``timeout_s``: longest silence in seconds, ``None`` for ever. Raises ``ConnectionAbortedError`` without an
         ``errno`` when the peer closes the connection, and what :meth:`receive` and :meth:`gets` do; the replies that
         came before are lost then.
+        """
+
+    def is_quiet(self, sock: socket.socket) -> bool:
+        """Return whether nothing was received that is not returned yet, nothing waits to be, and the peer is there.
+
+        Raises ``OSError`` for a closed socket. recv(2) with MSG_PEEK.
         """
 
     def ask(self, sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type]) -> Any:

@@ -286,6 +286,18 @@ def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[flo
             rest[-1] = rest[-1][sent:]
 
 
+def send_command(
+    sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type], timeout_s: Optional[float]
+) -> bool:
+    """See ``_fastsock.pyi``."""
+    _deadline(timeout_s)
+    packed = pack_commands((args,), buffers)
+    if packed is None:
+        return False
+    send_all(sock, packed, timeout_s)
+    return True
+
+
 @final
 class Reader:
     """See ``_fastsock.pyi``."""
@@ -342,6 +354,12 @@ class Reader:
         with self._reading():
             return self._receive(sock, timeout_s)
 
+    def reply(self, sock: socket.socket, timeout_s: Optional[float]) -> Any:
+        """See ``_fastsock.pyi``."""
+        _deadline(timeout_s)
+        with self._reading():
+            return self._reply(sock, timeout_s)
+
     def replies(self, sock: socket.socket, count: int, timeout_s: Optional[float]) -> List[Any]:
         """See ``_fastsock.pyi``."""
         found: List[Any] = []
@@ -361,19 +379,24 @@ class Reader:
             if not self._receive(sock, timeout_s):
                 raise ConnectionAbortedError()
 
+    def is_quiet(self, sock: socket.socket) -> bool:
+        """See ``_fastsock.pyi``."""
+        return not self._busy and self._is_quiet(sock)
+
+    def _is_quiet(self, sock: socket.socket) -> bool:
+        return not self.has_data() and not _ready(sock, select.POLLIN, monotonic())
+
     def ask(self, sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type]) -> Any:
         """See ``_fastsock.pyi``."""
         if self._busy:
             return NotImplemented
         with self._reading():
             self.was_sent = False
-            if self._under_way or self.has_data() or _ready(sock, select.POLLIN, monotonic()):
+            if not self._is_quiet(sock):
                 return NotImplemented
             timeout_s = sock.gettimeout()
-            packed = pack_commands((args,), buffers)
-            if packed is None:
+            if not send_command(sock, args, buffers, timeout_s):
                 return NotImplemented
-            send_all(sock, packed, timeout_s)
             self.was_sent = True
             return self._reply(sock, timeout_s)
 

@@ -48,6 +48,7 @@ PUSH: Any = _impl.PUSH
 Reader = _impl.Reader
 pack_commands = _impl.pack_commands
 send_all = _impl.send_all
+send_command = _impl.send_command
 wait_readable = _impl.wait_readable
 
 

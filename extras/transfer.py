@@ -8,6 +8,7 @@ import socket
 from typing import Any, FrozenSet, List, Optional, Sequence
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from extras import budget, fastsock
@@ -207,10 +208,8 @@ def _send_within(current: "budget.Budget", sock: Any, pieces: Sequence[Any], is_
 
 def _asked_within(current: "budget.Budget", wire: "fastsock.Reader", sock: Any, args: Sequence[Any]) -> Any:
     """Do what ``Reader.ask`` does, which knows a limit for each silence, but none for all of them."""
-    if wire.has_data():
-        return NotImplemented
     try:
-        if fastsock.wait_readable(sock, 0) is not None:
+        if not wire.is_quiet(sock):
             return NotImplemented
     except OSError:
         return NotImplemented
@@ -275,17 +274,74 @@ class FastTransfer:
             if sock is not None:
                 sock.close()
 
-    if not DISCONNECTS_WHEN_INTERRUPTED:
-
-        def read_response(self, *args: Any, **kwargs: Any) -> Any:
-            """Return the next reply."""
+    def can_read(self, timeout: Any = 0) -> bool:
+        """Return whether something waits to be read, and leave it there."""
+        parser, sock = self._parser, self._sock
+        if timeout == 0 and type(parser) is FastParser and sock is not None and sock is parser._fast_sock:
             try:
-                return super().read_response(*args, **kwargs)  # type: ignore[misc]
-            except Exception:
-                raise
-            except BaseException:
+                if parser.wire is not None and parser.wire.is_quiet(sock):
+                    return False
+            except OSError:
+                pass  # which redis-py has words for
+        return bool(super().can_read(timeout))  # type: ignore[misc]
+
+    # This and the next in one piece, because calls of Python's are what they save.
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        """Pack and send a command; after an error the connection is closed."""
+        parser, sock = self._parser, self._sock
+        wire = parser.wire if type(parser) is FastParser else None
+        interval_s = self.health_check_interval
+        if (
+            wire is None
+            or sock is None
+            or budget.current() is not None
+            or (interval_s and clock() > self.next_health_check)
+        ):
+            super().send_command(*args, **kwargs)  # type: ignore[misc]
+            return
+        try:
+            if fastsock.send_command(sock, args, _BUFFERS, sock.gettimeout()):
+                return
+        except BaseException as error:
+            self.disconnect()
+            if isinstance(error, OSError):
+                raise not_written(error)  # noqa: B904 - as redis-py does
+            raise
+        super().send_command(*args, **kwargs)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the next reply, or raise it if it is an error."""
+        parser, sock = self._parser, self._sock
+        wire = parser.wire if type(parser) is FastParser else None
+        if wire is None or args or kwargs or sock is not parser._fast_sock or budget.current() is not None:
+            return self._read_by_redis_py(args, kwargs)
+        try:
+            reply = wire.reply(sock, sock.gettimeout())
+            if type(reply) not in _PLAIN:
+                reply = parser.checked(reply)
+        except BaseException as error:
+            self.disconnect()
+            if isinstance(error, OSError):
+                raise _not_read(self, error) from None
+            raise
+        if self.health_check_interval:
+            self.next_health_check = clock() + self.health_check_interval
+        if type(reply) not in _PLAIN and isinstance(reply, ResponseError):
+            try:
+                raise reply
+            finally:
+                del reply  # whose traceback holds this frame
+        return reply
+
+    def _read_by_redis_py(self, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        except Exception:
+            raise
+        except BaseException:
+            if not DISCONNECTS_WHEN_INTERRUPTED:
                 self.disconnect()
-                raise
+            raise
 
     def pack_command(self, *args: Any) -> Any:
         """Return what :meth:`send_packed_command` takes, with the caller's own bytes where they are large."""
@@ -328,10 +384,10 @@ class FastTransfer:
     def is_undisturbed(self) -> bool:
         """Return whether the connection is open, nothing waits to be read, and commands go through :meth:`exchange`."""
         parser, sock = self._parser, self._sock
-        if type(parser) is not FastParser or parser.wire is None or sock is None or parser.wire.has_data():
+        if type(parser) is not FastParser or parser.wire is None or sock is None:
             return False
         try:
-            return fastsock.wait_readable(sock, 0) is None
+            return parser.wire.is_quiet(sock)
         except OSError:
             return False
 

@@ -167,90 +167,77 @@ cdef class Reader:
         finally:
             self._busy = False
 
+    def reply(self, sock, timeout_s):
+        cdef double seconds = _seconds(timeout_s)
+        self._begin()
+        try:
+            reply = self._next(True)
+            return self._awaited(sock, _descriptor(sock), seconds, True) if reply is self._not_enough else reply
+        finally:
+            self._busy = False
+
     def replies(self, sock, Py_ssize_t count, timeout_s):
         cdef double seconds = _seconds(timeout_s)
-        cdef double deadline = _FOR_EVER
         cdef list found = []
         self._begin()
         try:
-            if count > 0 and seconds != 0 and not self.has_data():
-                # The first reply is not there yet: what was asked for it has just been sent.
-                deadline = fs_monotonic_s() + seconds if seconds > 0 else seconds
-                if not _wait(sock, FS_READABLE, deadline):
-                    raise socket.timeout("timed out")
             while len(found) < count:
                 reply = self._next(True)
                 if reply is self._not_enough:
-                    if not self._receive(sock, seconds, deadline):
-                        raise ConnectionAbortedError()
-                    deadline = _FOR_EVER
-                else:
-                    found.append(reply)
-                    if type(reply) is _push:
-                        break
+                    reply = self._awaited(sock, _descriptor(sock), seconds, not found)
+                found.append(reply)
+                if type(reply) is _push:
+                    break
             return found
         finally:
             self._busy = False
 
+    def is_quiet(self, sock):
+        return not self._busy and not self.has_data() and _is_quiet(_descriptor(sock))
+
     def ask(self, sock, args, buffers):
         cdef fs_socket fd
-        cdef fs_piece piece
-        cdef char peeked
-        cdef Py_ssize_t sent
-        cdef int ready, wait_ms
-        cdef double seconds, deadline
-        cdef _Text text
-        cdef list pieces = []
+        cdef double seconds
         if self._busy:
             return NotImplemented
         self.was_sent = False  # not before: it is the other call's until then
         if self._under_way or self._large is not None or self._from < self._to or self._has_data():
             return NotImplemented
         self._busy = True
-        _begin_text(&text)
         try:
-            piece.iov_base = &peeked
-            piece.iov_len = 1
-            if fs_transfer(_descriptor(sock), &piece, 1, False, True) != -errno_EAGAIN:
-                return NotImplemented  # closed by the server, or it said what nobody asked for
-            seconds = _seconds(sock.gettimeout())
-            if not _pack(&text, pieces, args, buffers):
+            if not _is_quiet(_descriptor(sock)):
                 return NotImplemented
-            if pieces:
-                pieces.append(PyBytes_FromStringAndSize(text.start, text.used))
-                send_all(sock, pieces, None if seconds == _FOR_EVER else seconds)
-                fd = _descriptor(sock)
-            else:
-                piece.iov_base = text.start
-                piece.iov_len = text.used
-                fd = _descriptor(sock)
-                sent = fs_transfer(fd, &piece, 1, True, False)
-                if sent < text.used:
-                    sent = _taken(sent)
-                    piece.iov_base = text.start + sent
-                    piece.iov_len = text.used - sent
-                    _send_rest(sock, &piece, 1, seconds)
-                    fd = _descriptor(sock)
+            seconds = _seconds(sock.gettimeout())
+            if not _tell(sock, args, buffers, seconds, &fd):
+                return NotImplemented
             self.was_sent = True
-            deadline = fs_monotonic_s() + seconds if seconds > 0 else seconds
-            if seconds != 0:
-                wait_ms = _WAIT_MS if seconds == _FOR_EVER else <int>min(<double>_WAIT_MS, ceil(seconds * 1e3))
-                with nogil:  # the number is still the socket's: nobody could run since it was asked for
-                    ready = fs_wait(fd, FS_READABLE, wait_ms)
-                if ready <= 0:
-                    PyErr_CheckSignals()
-                    if not _wait(sock, FS_READABLE, deadline):
-                        raise socket.timeout("timed out")
-            while True:
-                if not self._receive(sock, seconds, deadline):
-                    raise ConnectionAbortedError()
-                reply = self._next(True)
-                if reply is not self._not_enough:
-                    return reply
-                deadline = _FOR_EVER
+            return self._awaited(sock, fd, seconds, True)
         finally:
             self._busy = False
-            _end_text(&text)
+
+    cdef object _awaited(self, object sock, fs_socket fd, double seconds, bint is_first):
+        """Receive until the next reply is whole, and return it.
+
+        ``fd``: of ``sock``, and nobody could run since it was asked for. ``is_first``: nothing can have come yet.
+        """
+        cdef double deadline = _FOR_EVER
+        cdef int ready, wait_ms
+        if is_first and seconds != 0:
+            deadline = fs_monotonic_s() + seconds if seconds > 0 else seconds
+            wait_ms = _WAIT_MS if seconds == _FOR_EVER else <int>min(<double>_WAIT_MS, ceil(seconds * 1e3))
+            with nogil:
+                ready = fs_wait(fd, FS_READABLE, wait_ms)
+            if ready <= 0:
+                PyErr_CheckSignals()
+                if not _wait(sock, FS_READABLE, deadline):
+                    raise socket.timeout("timed out")
+        while True:
+            if not self._receive(sock, seconds, deadline):
+                raise ConnectionAbortedError()
+            reply = self._next(True)
+            if reply is not self._not_enough:
+                return reply
+            deadline = _FOR_EVER
 
     cdef int _begin(self) except -1:
         if self._busy:

@@ -163,3 +163,51 @@ cdef int _send_rest(object sock, fs_piece *rest, Py_ssize_t count, double timeou
         if first == count:
             return 0
         sent = _move(sock, &rest[first], min(count - first, FS_PIECES_MAX), True, False, timeout_s, &deadline)
+
+
+cdef bint _is_quiet(fs_socket fd):
+    """Return whether the peer has neither sent what nobody asked for nor closed the connection."""
+    cdef char byte
+    cdef fs_piece piece
+    piece.iov_base = &byte
+    piece.iov_len = 1
+    return fs_transfer(fd, &piece, 1, False, True) == -errno_EAGAIN
+
+
+cdef bint _tell(object sock, object args, object buffers, double seconds, fs_socket *fd) except -1:
+    """Send one command; false, and nothing is sent, if it is redis-py's to pack or to refuse.
+
+    ``fd`` becomes the number of ``sock``; nobody could run since it was asked for.
+    """
+    cdef _Text text
+    cdef fs_piece piece
+    cdef Py_ssize_t sent
+    cdef list pieces = []
+    _begin_text(&text)
+    try:
+        if not _pack(&text, pieces, args, buffers):
+            return False
+        if pieces:
+            pieces.append(PyBytes_FromStringAndSize(text.start, text.used))
+            send_all(sock, pieces, None if seconds == _FOR_EVER else seconds)
+            fd[0] = _descriptor(sock)
+            return True
+        fd[0] = _descriptor(sock)
+        piece.iov_base = text.start
+        piece.iov_len = text.used
+        sent = fs_transfer(fd[0], &piece, 1, True, False)
+        if sent < text.used:
+            sent = _taken(sent)
+            piece.iov_base = text.start + sent
+            piece.iov_len = text.used - sent
+            _send_rest(sock, &piece, 1, seconds)
+            fd[0] = _descriptor(sock)
+        return True
+    finally:
+        _end_text(&text)
+
+
+def send_command(sock, args, buffers, timeout_s):
+    cdef double seconds = _seconds(timeout_s)
+    cdef fs_socket fd
+    return _tell(sock, args, buffers, seconds, &fd)

@@ -231,6 +231,8 @@ class Paths:
         found += [Path("Reader", f"replies, {name}", *path) for name, *path in self.of_replies()]
         found += [Path("pack_commands", *path) for path in self.of_pack_commands()]
         found += [Path("send_all", *path) for path in self.of_send_all()]
+        found += [Path("send_command", *path) for path in self.of_send_command()]
+        found += [Path("Reader", f"is_quiet or reply, {name}", *path) for name, *path in self.of_reply()]
         found += [Path("wait_readable", *path) for path in self.of_wait_readable()]
         found += [Path("decode_json", *path) for path in self.of_decode_json()]
         given = (True, 33, 7, 4, 61000)
@@ -474,6 +476,62 @@ class Paths:
         reader = native.Reader.__new__(native.Reader)
         assert reader.ask(self.ours, ("GET", "key"), BUFFERS) is NotImplemented
         fails(RuntimeError, reader.replies, self.ours, 1, 1)
+
+    def of_send_command(self) -> List[Tuple[Any, ...]]:
+        send, ours = native.send_command, self.ours
+        too_long = [*self.packable, self.full]
+        return [
+            ("small", lambda: self.told(("GET", "key"))),
+            ("arguments of each kind", lambda: self.told(self.packable), 0.3),
+            ("text buffer grows", lambda: self.told(["MGET", *["k" * 50] * 100]), 0.3),
+            ("declined", lambda: self.equal(send(ours, ("GET", None), BUFFERS, 1), False)),
+            ("timeout", lambda: self.untold(too_long, 1e-9), 0.05),
+            ("closed", lambda: fails(OSError, send, self.closed, ("PING",), BUFFERS, 1)),
+            ("closed, large argument", lambda: fails(OSError, send, self.closed, ("SET", ARGUMENT), BUFFERS, 1)),
+            ("no descriptor", lambda: fails(AttributeError, send, None, ("PING",), BUFFERS, 1)),
+            ("command raises", lambda: fails(Failed, send, ours, Raising(), BUFFERS, 1)),
+            ("time is negative", lambda: fails(ValueError, send, ours, ("PING",), BUFFERS, -1)),
+        ]
+
+    @staticmethod
+    def equal(found: Any, expected: Any) -> None:
+        assert found == expected
+
+    def told(self, args: Any) -> None:
+        expected = command(*args)
+        assert native.send_command(self.ours, args, BUFFERS, 1) is True
+        received = b""
+        while len(received) < len(expected):
+            received += self.theirs.recv(len(expected))
+        assert received == expected
+
+    @staticmethod
+    def untold(args: Any, timeout_s: float) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            fails(socket.timeout, native.send_command, ours, args, BUFFERS, timeout_s)
+
+    def of_reply(self) -> List[Tuple[Any, ...]]:
+        reader, ours, new = self.reader, self.ours, self.new_reader
+        return [
+            ("quiet", lambda: self.equal(reader.is_quiet(ours), True)),
+            ("not quiet", self.heard),
+            ("of a closed socket", lambda: fails(OSError, reader.is_quiet, self.closed)),
+            ("timeout", lambda: fails(socket.timeout, reader.reply, ours, 1e-9)),
+            ("nothing there", lambda: fails(BlockingIOError, reader.reply, ours, 0)),
+            ("closed", lambda: fails(OSError, new().reply, self.closed, 1)),
+            ("time is negative", lambda: fails(ValueError, reader.reply, ours, -1)),
+            ("refused", self.heard_refused),
+        ]
+
+    def heard(self) -> None:
+        self.theirs.sendall(b"$3\r\nabc\r\n")
+        assert not self.reader.is_quiet(self.ours)
+        assert self.reader.reply(self.ours, 1) == b"abc"
+
+    def heard_refused(self) -> None:
+        self.theirs.sendall(b"$-2\r\n")
+        fails(hiredis.ProtocolError, self.new_reader().reply, self.ours, 1)
 
     def of_replies(self) -> List[Tuple[Any, ...]]:
         replies, ours, new = self.reader.replies, self.ours, self.new_reader

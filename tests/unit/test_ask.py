@@ -67,7 +67,7 @@ def pair() -> Iterator[Pair]:
 @pytest.fixture
 def selected(twin: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let connections run on the native module, then on its twin."""
-    for name in ("Reader", "pack_commands", "send_all", "wait_readable"):
+    for name in ("Reader", "pack_commands", "send_all", "send_command", "wait_readable"):
         monkeypatch.setattr(fastsock, name, getattr(twin, name))
     monkeypatch.setattr(fastsock, "transfers", fastsock._has_plain_calls)
     return twin
@@ -373,6 +373,105 @@ def nothing_sent(theirs: socket.socket) -> bool:
         return theirs.recv(1) == b""
     except BlockingIOError:
         return True
+
+
+class TestSendCommand:
+    @pytest.mark.parametrize("timeout_s", [None, 5])
+    @pytest.mark.parametrize("size", [0, CUTOFF_BYTES, CUTOFF_BYTES + 1, 3_000_000])
+    def test_sizes(self, twin: Any, pair: Pair, size: int, timeout_s: Optional[float]) -> None:
+        pair[0].settimeout(timeout_s)
+        args, oracle = ("SET", "k", LARGE_BODY[:1] * size), hiredis.Reader()
+        received: List[Any] = []
+
+        def receive() -> None:
+            while not received:
+                oracle.feed(pair[1].recv(100_000))
+                command = oracle.gets()
+                if command is not False:
+                    received.append(command)
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        assert twin.send_command(pair[0], args, BOTH, timeout_s) is True
+        thread.join()
+        assert received == [[b"SET", b"k", args[2]]]
+
+    @pytest.mark.parametrize("args", [(), ("GET", None), ("A B",), (5,), ("GET", "\ud800")], ids=str)
+    def test_declines_what_is_not_packed(self, twin: Any, pair: Pair, args: Any) -> None:
+        assert twin.send_command(pair[0], args, BOTH, 5) is False
+        assert nothing_sent(pair[1])
+
+    @pytest.mark.parametrize(
+        "data", [b"x" * 4_000_000, "x" * 4_000_000, ["x" * 1000] * 4000], ids=["bytes", "str", "many"]
+    )
+    def test_time(self, twin: Any, pair: Pair, data: Any) -> None:
+        args = ("SET", *(data if isinstance(data, list) else [data]))
+        with pytest.raises(socket.timeout, match="timed out"):
+            twin.send_command(pair[0], args, BOTH, 0.01)
+
+    def test_errors(self, twin: Any, pair: Pair) -> None:
+        for bad in (-1, float("nan")):
+            with pytest.raises(ValueError, match="Timeout value out of range"):
+                twin.send_command(pair[0], ("PING",), BOTH, bad)
+        pair[1].close()
+        with pytest.raises(BrokenPipeError):
+            twin.send_command(pair[0], ("PING",), BOTH, 5)
+        pair[0].close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            twin.send_command(pair[0], ("PING",), BOTH, 5)
+
+
+class TestReply:
+    def test_one_after_the_other(self, twin: Any, pair: Pair) -> None:
+        stream = b"+a\r\n-ERR no\r\n*2\r\n:1\r\n$-1\r\n" + bulk(LARGE_BODY) + b":7\r\n"
+        reader, expected = new_reader(twin), by_hiredis(stream)
+        thread = threading.Thread(target=pair[1].sendall, args=[stream])
+        thread.start()
+        assert comparable([reader.reply(pair[0], 5) for _ in expected]) == expected
+        thread.join()
+        assert not reader.has_data()
+
+    def test_comes_late_and_in_parts(self, twin: Any, pair: Pair) -> None:
+        def send() -> None:
+            for part in (b"$5", b"\r\nab", b"cde\r", b"\n"):
+                time.sleep(0.01)
+                pair[1].sendall(part)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert new_reader(twin).reply(pair[0], None) == b"abcde"
+        thread.join()
+
+    def test_time_and_errors(self, twin: Any, pair: Pair) -> None:
+        reader = new_reader(twin)
+        with pytest.raises(socket.timeout, match="timed out"):
+            reader.reply(pair[0], 0.01)
+        with pytest.raises(BlockingIOError):
+            reader.reply(pair[0], 0)
+        with pytest.raises(ValueError, match="Timeout value out of range"):
+            reader.reply(pair[0], -1)
+        pair[1].sendall(b"+OK\r\n")
+        assert reader.reply(pair[0], 0) == b"OK"
+        pair[1].close()
+        with pytest.raises(ConnectionAbortedError) as caught:
+            reader.reply(pair[0], 5)
+        assert caught.value.args == ()
+
+    def test_quiet(self, twin: Any, pair: Pair) -> None:
+        reader = new_reader(twin)
+        assert reader.is_quiet(pair[0])
+        pair[1].sendall(b"$5\r\nab")
+        assert not reader.is_quiet(pair[0])
+        assert reader.receive(pair[0], 5)
+        assert not reader.is_quiet(pair[0])
+        pair[1].sendall(b"cde\r\n")
+        assert reader.reply(pair[0], 5) == b"abcde"
+        assert reader.is_quiet(pair[0])
+        pair[1].close()
+        assert not reader.is_quiet(pair[0])
+        pair[0].close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            reader.is_quiet(pair[0])
 
 
 class TestAsk:

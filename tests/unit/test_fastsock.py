@@ -695,13 +695,16 @@ class TestInterface:
     def test_public_names(self) -> None:
         described = set(self.defined(self.STUB))
         constants = {"IMPL", "VERSION", "SPELLING", "BULK_MAX_BYTES", "CUTOFF_BYTES", "LARGE_BYTES", "PUSH"}
-        functions = {"set_keepalive", "get_keepalive", "decode_json", "pack_commands", "wait_readable", "send_all"}
+        functions = {"set_keepalive", "get_keepalive", "decode_json", "pack_commands", "wait_readable"}
+        functions |= {"send_all", "send_command"}
         assert described == {*constants, *functions, "Reader"}
         assert set(self.defined(self.TWIN)) == described
         names = {name for name, value in vars(native).items() if not name.startswith("_")}
         assert {name for name in names if not inspect.ismodule(getattr(native, name))} == described
 
-    @pytest.mark.parametrize("name", ["set_keepalive", "get_keepalive", "decode_json", "wait_readable", "send_all"])
+    @pytest.mark.parametrize(
+        "name", ["set_keepalive", "get_keepalive", "decode_json", "wait_readable", "send_all", "send_command"]
+    )
     def test_signatures(self, name: str) -> None:
         stub, twin = self.defined(self.STUB)[name], self.defined(self.TWIN)[name]
         assert isinstance(stub, ast.FunctionDef)
