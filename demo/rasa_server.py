@@ -38,6 +38,35 @@ def _program() -> str:
     return str(Path(sys.executable).with_name("rasa"))
 
 
+def trained(folder: Path, assistant: Path, configuration: Optional[str] = None) -> Path:
+    """Train a copy of an assistant in ``folder``, unless that was done before; return the folder.
+
+    ``configuration`` takes the place of its ``config.yml``. Raises ``RuntimeError`` with what ``rasa train`` printed.
+    """
+    files = {
+        path.relative_to(assistant): path.read_bytes()
+        for path in assistant.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and path.relative_to(assistant).parts[0] not in (".rasa", "models")
+    }
+    if configuration is not None:
+        files[Path("config.yml")] = configuration.encode()
+    there = {name: folder / name for name in files}
+    if not list(folder.glob("models/*.tar.gz")) or any(
+        not path.exists() or path.read_bytes() != files[name] for name, path in there.items()
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, path in there.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+        quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "RASA_TELEMETRY_ENABLED": "false"}
+        done = subprocess.run(
+            [_program(), "train"], cwd=folder, env=quiet, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"rasa train ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return folder
+
+
 def train(folder: Path) -> Path:
     """Make and train the assistant of ``rasa init`` in ``folder``, unless that was done before."""
     if not list(folder.glob("models/*.tar.gz")):

@@ -9,7 +9,8 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 import redis
-from databases import Dynamo, PostgreSQL, find_postgresql, missing
+from databases import Dynamo, missing
+from postgresql import PostgreSQL, find_postgresql
 from rasa.shared.core import trackers
 from rasa.shared.core.domain import Domain
 from the_host import HAS_SERVER, IS_PRO, IS_RASA_2

@@ -17,24 +17,28 @@ from extras.bench.server import free_port
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The script that runs in the foreground; what is on ``PATH`` changes to the user of the system service."""
 
+CONFIGURATION = "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
 START_S = 120
 
 
 class RabbitMQ:
-    """A server process and the name server that Erlang wants; ``with`` stops both."""
+    """A server process and the name server that Erlang wants; ``with`` stops both.
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+    ``configuration`` is its ``rabbitmq.conf``, which may say more than a small one does, but for the port.
+    """
+
+    def __init__(self, folder: Path, configuration: str = CONFIGURATION, port: Optional[int] = None) -> None:
+        self.port = port or free_port()
         self._epmd_port = free_port()
         self._folder = folder
         self._processes: List[subprocess.Popen[bytes]] = []
         folder.mkdir()
         (folder / "plugins").write_text("[].\n")
-        (folder / "rabbit.conf").write_text(
-            "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
-        )
+        (folder / "rabbit.conf").write_text(configuration)
 
-    def _environment(self) -> Dict[str, str]:
+    @property
+    def environment(self) -> Dict[str, str]:
+        """What is in the environment of the server, and of the commands that talk to it."""
         own = {
             "HOME": str(self._folder),
             "ERL_EPMD_PORT": str(self._epmd_port),
@@ -63,7 +67,7 @@ class RabbitMQ:
                 self._processes.append(
                     subprocess.Popen(
                         command,
-                        env=self._environment(),
+                        env=self.environment,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,

@@ -1,0 +1,123 @@
+"""Run the stack of ``compose/compose.yml`` on this machine, without containers, and see that it does what it is for.
+
+The same processes with the same files: nginx with TLS, two ``rasa run``, the action server behind its password, Redis with
+that ACL file, RabbitMQ, PostgreSQL and the consumer between them, on free ports of the loopback interface. Then somebody
+talks, a worker and the consumer are killed, and what must not be possible is tried. All is stopped at the end.
+
+``python deploy/run_here.py``, with the Python of an environment that has Rasa 3.6 and rasa-extras; of the distribution
+nginx, redis-server, rabbitmq-server, postgresql, curl and openssl. ``--serve`` leaves it running until Ctrl-C, to talk to.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Dict, Optional
+
+DEPLOY = Path(__file__).resolve().parent
+sys.path += [str(DEPLOY.parent / "demo"), str(DEPLOY / "compose")]
+
+from make_secrets import make  # noqa: E402
+from rasa_server import trained  # noqa: E402
+
+from here.checks import Checks  # noqa: E402
+from here.layout import Layout  # noqa: E402
+from here.stack import LEFT_OUT, Stack, absent, environment_of  # noqa: E402
+from here.unpacked import unpack  # noqa: E402
+
+COMPOSE = DEPLOY / "compose"
+KEPT = Path(sys.prefix) / "tea-room"
+"""Where what is made once for an environment is kept: the trained assistant, environments of the others."""
+
+
+def prepared(folder: Path) -> Stack:
+    """Train, install, and lay out what is to be run, in ``folder``."""
+    make(folder / "secrets", ["localhost", "127.0.0.1"])
+    unpack(folder / "site")
+    assistant = trained(KEPT / "assistant", DEPLOY / "assistant")
+    pythons = {
+        "action-server": environment_of(DEPLOY / "actions" / "requirements.txt", KEPT / "actions"),
+        "events": environment_of(DEPLOY / "events" / "requirements.txt", KEPT / "events"),
+    }
+    instead = {"./site": folder / "site", "../assistant/models": assistant / "models"}
+    files = [COMPOSE / "compose.yml", COMPOSE / "no-build.yml"]
+    layout = Layout(folder / "services", files, folder / "secrets", instead)
+    del layout.services["rasa-1"].settings["environment"]["PYTHONPATH"]  # the image with the package installed
+    return Stack(layout, pythons, {"action-server": DEPLOY / "actions", "events": DEPLOY / "events"})
+
+
+def start(stack: Stack) -> None:
+    """Start everything in the order that the file asks for, and wait until it is well."""
+    waiting: Dict[str, Dict[str, object]] = {
+        name: service.settings.get("depends_on", {})
+        for name, service in stack.layout.services.items()
+        if name not in LEFT_OUT
+    }
+
+    def bring_up(name: str) -> str:
+        began_at = time.monotonic()
+        stack.start(name)
+        stack.wait(name)
+        print(f"      {name} is well after {time.monotonic() - began_at:.1f} s", flush=True)
+        return name
+
+    well = set(LEFT_OUT)
+    with ThreadPoolExecutor(max_workers=len(waiting)) as pool:
+        starting = {}
+        while waiting or starting:
+            for name in [name for name, needs in waiting.items() if set(needs) <= well]:
+                del waiting[name]
+                starting[name] = pool.submit(bring_up, name)
+            for name in [name for name, done in starting.items() if done.done()]:
+                well.add(starting.pop(name).result())
+            time.sleep(0.05)
+
+
+def main() -> int:
+    """Run it, and print what is seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--serve", action="store_true", help="leave it running until Ctrl-C, and check nothing")
+    given = parser.parse_args()
+    missing = absent()
+    if missing:
+        print(f"not here: apt-get install {missing}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _interrupted)
+    began_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tea-room-") as name:
+        folder = Path(name)
+        print("[1/3] training the assistant, making secrets, environments and a folder for each service", flush=True)
+        with prepared(folder) as stack:
+            print("[2/3] starting what compose.yml has", flush=True)
+            for left_out, why in LEFT_OUT.items():
+                print(f"      without {left_out}: {why}")
+            start(stack)
+            if given.serve:
+                _serve(stack, folder)
+                return 0
+            print("[3/3] talking, and killing", flush=True)
+            Checks(stack, folder / "secrets").all()
+    print(f"all is as it should be, after {time.monotonic() - began_at:.0f} s; everything is stopped")
+    return 0
+
+
+def _serve(stack: Stack, folder: Path) -> None:
+    address = f"https://127.0.0.1:{stack.port('nginx', 8443)}/webhooks/rest/webhook"
+    print(f"curl --cacert {folder}/secrets/tls_certificate {address} --json ", end="")
+    print("""'{"sender": "alice", "message": "tea please"}'""", flush=True)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print("stopping")
+
+
+def _interrupted(number: int, frame: Optional[FrameType]) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
