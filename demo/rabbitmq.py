@@ -74,9 +74,10 @@ class RabbitMQ:
                         start_new_session=True,
                     )
                 )
+        server = self._processes[-1]
         deadline = time.monotonic() + START_S
         while not self._answers():
-            if time.monotonic() > deadline or self._processes[-1].poll() is not None:
+            if time.monotonic() > deadline or server.poll() is not None:
                 said = (self._folder / "server.log").read_text(errors="replace")
                 self.stop()
                 raise RuntimeError(f"RabbitMQ does not start:\n{said[-3000:]}")

@@ -68,13 +68,17 @@ def start(stack: Stack) -> None:
     well = set(LEFT_OUT)
     with ThreadPoolExecutor(max_workers=len(waiting)) as pool:
         starting = {}
-        while waiting or starting:
-            for name in [name for name, needs in waiting.items() if set(needs) <= well]:
-                del waiting[name]
-                starting[name] = pool.submit(bring_up, name)
-            for name in [name for name, done in starting.items() if done.done()]:
-                well.add(starting.pop(name).result())
-            time.sleep(0.05)
+        try:
+            while waiting or starting:
+                for name in [name for name, needs in waiting.items() if set(needs) <= well]:
+                    del waiting[name]
+                    starting[name] = pool.submit(bring_up, name)
+                for name in [name for name, done in starting.items() if done.done()]:
+                    well.add(starting.pop(name).result())
+                time.sleep(0.05)
+        except BaseException:
+            stack.give_up()
+            raise
 
 
 def main() -> int:
@@ -86,36 +90,42 @@ def main() -> int:
     if missing:
         print(f"not here: apt-get install {missing}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _interrupted)
-    began_at = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tea-room-") as name:
-        folder = Path(name)
-        print("[1/3] training the assistant, making secrets, environments and a folder for each service", flush=True)
-        with prepared(folder) as stack:
-            print("[2/3] starting what compose.yml has", flush=True)
-            for left_out, why in LEFT_OUT.items():
-                print(f"      without {left_out}: {why}")
-            start(stack)
-            if given.serve:
-                _serve(stack, folder)
-                return 0
-            print("[3/3] talking, and killing", flush=True)
-            Checks(stack, folder / "secrets").all()
-    print(f"all is as it should be, after {time.monotonic() - began_at:.0f} s; everything is stopped")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tea-room-") as name:
+            _run(Path(name), given.serve)
+    except KeyboardInterrupt:
+        print("interrupted; everything is stopped")
+        return 130
+    except RuntimeError as error:
+        print(f"{error}\nnot as it should be; everything is stopped", file=sys.stderr)
+        return 1
     return 0
 
 
-def _serve(stack: Stack, folder: Path) -> None:
-    address = f"https://127.0.0.1:{stack.port('nginx', 8443)}/webhooks/rest/webhook"
-    print(f"curl --cacert {folder}/secrets/tls_certificate {address} --json ", end="")
-    print("""'{"sender": "alice", "message": "tea please"}'""", flush=True)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        print("stopping")
+def _run(folder: Path, serve: bool) -> None:
+    began_at = time.monotonic()
+    print("[1/3] training the assistant, making secrets, environments and a folder for each service", flush=True)
+    with prepared(folder) as stack:
+        print("[2/3] starting what compose.yml has", flush=True)
+        for left_out, why in LEFT_OUT.items():
+            print(f"      without {left_out}: {why}")
+        start(stack)
+        if serve:
+            address = f"https://127.0.0.1:{stack.port('nginx', 8443)}/webhooks/rest/webhook"
+            message = """'{"sender": "alice", "message": "tea please"}'"""
+            print(f"curl --cacert {folder}/secrets/tls_certificate {address} --json {message}", flush=True)
+            signal.pause()
+        print("[3/3] talking, and killing", flush=True)
+        Checks(stack, folder / "secrets").all()
+    print(f"all is as it should be, after {time.monotonic() - began_at:.0f} s; everything is stopped")
 
 
 def _interrupted(number: int, frame: Optional[FrameType]) -> None:
+    """End, and let nobody hurry the end."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

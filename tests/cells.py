@@ -96,6 +96,7 @@ MORE_SERVERS = {
 
 FULL_HOST = {
     "test_bench.py::test_it_can_be_as_loaded_as_a_server": "loads the server with TensorFlow",
+    "test_deployment.py": "the stack of deploy/, with two servers",
     "test_endpoints.py": "the store is made by the host",
     "test_pages.py": "what the documentation does with Rasa",
     "test_rest.py": "trains and runs the server",

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,6 +57,7 @@ class Stack:
         self._stack = ExitStack()
         self._rabbitmq: Optional[RabbitMQ] = None
         self.processes: Dict[str, "subprocess.Popen[bytes]"] = {}
+        self._given_up = threading.Event()
 
     def __enter__(self) -> "Stack":
         return self
@@ -111,6 +113,12 @@ class Stack:
                 start_new_session=True,
             )
 
+    def give_up(self) -> None:
+        """Let nobody wait any longer for what is being started by other threads."""
+        self._given_up.set()
+        if self._rabbitmq is not None:
+            self._rabbitmq.stop()
+
     def _start_postgresql(self, service: Service) -> None:
         """Make the database, as the image does it with what is in ``/docker-entrypoint-initdb.d``."""
         secret = (service.path("/run/secrets") / "postgresql_password").read_text()
@@ -155,7 +163,8 @@ class Stack:
         deadline = time.monotonic() + START_S
         while (done := self.check(name)).returncode != 0:
             process = self.processes.get(name)
-            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            has_ended = process is not None and process.poll() is not None
+            if has_ended or self._given_up.is_set() or time.monotonic() > deadline:
                 said = self.log(name).read_text(errors="replace")[-5000:] if self.log(name).exists() else ""
                 raise RuntimeError(f"{name} is not well: {(done.stdout + done.stderr).decode()}\n{said}")
             time.sleep(0.3)
