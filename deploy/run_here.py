@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Dict, Optional
 
 DEPLOY = Path(__file__).resolve().parent
-sys.path += [str(DEPLOY.parent / "demo"), str(DEPLOY / "compose")]
+sys.path.append(str(DEPLOY.parent / "demo"))
 
 from make_secrets import make  # noqa: E402
 from rasa_server import trained  # noqa: E402

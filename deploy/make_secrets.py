@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 PASSWORDS = {
     "redis_password": "Rasa's user of Redis",
     "redis_admin_password": "who looks after Redis",
+    "redis_replica_password": "replicas, to their masters; of a Redis Cluster",
     "rabbitmq_password": "Rasa's user of RabbitMQ, which publishes",
     "events_rabbitmq_password": "the consumer's, which takes from the queue",
     "events_postgresql_password": "the consumer's user of PostgreSQL, which adds rows",
@@ -31,11 +32,11 @@ PASSWORDS = {
 EXCHANGE, QUEUE = "rasa-exchange", "rasa_core_events"
 
 
-def redis_users(passwords: Dict[str, str]) -> str:
-    """Return the ACL file: the template beside this file, with digests in the place of passwords."""
-    text = (HERE / "redis_users.acl").read_text()
-    for name in ("redis_password", "redis_admin_password"):
-        text = text.replace(f"#{{{name}}}", "#" + hashlib.sha256(passwords[name].encode()).hexdigest())
+def redis_users(template: Path, passwords: Dict[str, str]) -> str:
+    """Return an ACL file: the template, with digests in the place of passwords."""
+    text = template.read_text()
+    for name, password in passwords.items():
+        text = text.replace(f"#{{{name}}}", "#" + hashlib.sha256(password.encode()).hexdigest())
     return text
 
 
@@ -84,7 +85,8 @@ def make(folder: Path, names: List[str]) -> None:
         if not (folder / name).exists():
             (folder / name).write_text(secrets.token_hex(32))
     passwords = {name: (folder / name).read_text().strip() for name in PASSWORDS}
-    (folder / "redis_users").write_text(redis_users(passwords))
+    (folder / "redis_users").write_text(redis_users(HERE / "compose" / "redis_users.acl", passwords))
+    (folder / "redis_cluster_users").write_text(redis_users(HERE / "kubernetes" / "redis_users.acl", passwords))
     (folder / "rabbitmq_definitions").write_text(rabbitmq_definitions(passwords))
     (folder / "actions_htpasswd").write_text(htpasswd("rasa", passwords["actions_password"]))
     if not (folder / "tls_key").exists():
