@@ -59,9 +59,7 @@ def trained(folder: Path, assistant: Path, configuration: Optional[str] = None) 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(files[name])
         quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "RASA_TELEMETRY_ENABLED": "false"}
-        done = subprocess.run(
-            [_program(), "train"], cwd=folder, env=quiet, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([_program(), "train"], cwd=folder, env=quiet, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"rasa train ended with {done.returncode}\n{done.stdout}{done.stderr}")
     return folder

@@ -77,7 +77,7 @@ def make_certificate(folder: Path, names: List[str]) -> None:
 def make(folder: Path, names: List[str]) -> None:
     """Make what is missing in a folder, which only its owner can enter.
 
-    The files can be read by all: in a container each is mounted alone, and read by the user of that container's program.
+    All can read the files: in a container each is mounted alone, and read by the user of that container's program.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)

@@ -1,11 +1,11 @@
 """Run the stack of ``compose/compose.yml`` on this machine, without containers, and see that it does what it is for.
 
-The same processes with the same files: nginx with TLS, two ``rasa run``, the action server behind its password, Redis with
-that ACL file, RabbitMQ, PostgreSQL and the consumer between them, on free ports of the loopback interface. Then somebody
-talks, a worker and the consumer are killed, and what must not be possible is tried. All is stopped at the end.
+The same processes with the same files: nginx with TLS, two ``rasa run``, the action server behind its password, Redis
+with that ACL file, RabbitMQ, PostgreSQL and the consumer between them, on free ports of the loopback interface. Then
+somebody talks, a worker and the consumer are killed, and what must not be possible is tried. All is stopped at the end.
 
 ``python deploy/run_here.py``, with the Python of an environment that has Rasa 3.6 and rasa-extras; of the distribution
-nginx, redis-server, rabbitmq-server, postgresql, curl and openssl. ``--serve`` leaves it running until Ctrl-C, to talk to.
+nginx, redis-server, rabbitmq-server, postgresql, curl and openssl. ``--serve`` leaves it running until Ctrl-C.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Dict, Optional
@@ -21,13 +21,12 @@ from typing import Dict, Optional
 DEPLOY = Path(__file__).resolve().parent
 sys.path.append(str(DEPLOY.parent / "demo"))
 
-from make_secrets import make  # noqa: E402
-from rasa_server import trained  # noqa: E402
-
 from here.checks import Checks  # noqa: E402
 from here.layout import Layout  # noqa: E402
 from here.stack import LEFT_OUT, Stack, absent, environment_of  # noqa: E402
 from here.unpacked import unpack  # noqa: E402
+from make_secrets import make  # noqa: E402
+from rasa_server import trained  # noqa: E402
 
 COMPOSE = DEPLOY / "compose"
 KEPT = Path(sys.prefix) / "tea-room"
@@ -67,7 +66,7 @@ def start(stack: Stack) -> None:
 
     well = set(LEFT_OUT)
     with ThreadPoolExecutor(max_workers=len(waiting)) as pool:
-        starting = {}
+        starting: Dict[str, Future[str]] = {}
         try:
             while waiting or starting:
                 for name in [name for name, needs in waiting.items() if set(needs) <= well]:

