@@ -41,6 +41,7 @@ class RabbitMQ:
         """What is in the environment of the server, and of the commands that talk to it."""
         own = {
             "HOME": str(self._folder),
+            "ERL_CRASH_DUMP": os.devnull,
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_BASE": str(self._folder),
