@@ -155,6 +155,30 @@ def test_the_cluster_of_kubernetes_comes_up_and_serves_rasa(tmp_path: Path) -> N
         assert "a scratch one was stored" in done.stdout
 
 
+KUBECTL = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in *status*) if [ -e "$WELL" ]; then exit 0; else touch "$WELL"; exit 1; fi;; esac
+"""
+"""Says once that a rollout does not get well, unless it is told that all is well."""
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+def test_an_image_with_which_the_cluster_does_not_get_well_is_taken_back(is_well: bool, tmp_path: Path) -> None:
+    kubectl, calls, well = (tmp_path / name for name in ("kubectl", "calls", "well"))
+    kubectl.write_text(KUBECTL)
+    kubectl.chmod(0o755)
+    if is_well:
+        well.touch()
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    script = ["sh", str(DEPLOY / "ci" / "rollout.sh"), "actions@sha256:12"]
+    done = subprocess.run(script, env={**os.environ, "PATH": path, "CALLS": str(calls), "WELL": str(well)}, check=False)
+    assert done.returncode == (0 if is_well else 1)
+    called = [" ".join(line.split()[2:]) for line in calls.read_text().splitlines()]
+    status = "rollout status deployment/actions --timeout=180s"
+    first = ["set image deployment/actions actions=actions@sha256:12", status]
+    assert called == (first if is_well else [*first, "rollout undo deployment/actions", status])
+
+
 @pytest.mark.parametrize("name", ["actions", "events"])
 def test_what_is_beside_rasa_works_by_itself(name: str) -> None:
     python = environment_of(DEPLOY / name / "requirements.txt", Path(sys.prefix) / "tea-room" / name)
