@@ -37,16 +37,19 @@ def prepared(folder: Path) -> Stack:
     """Train, install, and lay out what is to be run, in ``folder``."""
     make(folder / "secrets", ["localhost", "127.0.0.1"])
     unpack(folder / "site")
-    assistant = trained(KEPT / "assistant", DEPLOY / "assistant")
-    pythons = {
-        "action-server": environment_of(DEPLOY / "actions" / "requirements.txt", KEPT / "actions"),
-        "events": environment_of(DEPLOY / "events" / "requirements.txt", KEPT / "events"),
-    }
-    instead = {"./site": folder / "site", "../assistant/models": assistant / "models"}
+    beside_rasa = {"action-server": "actions", "events": "events"}
+    with ThreadPoolExecutor() as pool:
+        training = pool.submit(trained, KEPT / "assistant", DEPLOY / "assistant")
+        making = {
+            service: pool.submit(environment_of, DEPLOY / name / "requirements.txt", KEPT / name)
+            for service, name in beside_rasa.items()
+        }
+    pythons = {service: made.result() for service, made in making.items()}
+    instead = {"./site": folder / "site", "../assistant/models": training.result() / "models"}
     files = [COMPOSE / "compose.yml", COMPOSE / "no-build.yml"]
     layout = Layout(folder / "services", files, folder / "secrets", instead)
     del layout.services["rasa-1"].settings["environment"]["PYTHONPATH"]  # the image with the package installed
-    return Stack(layout, pythons, {"action-server": DEPLOY / "actions", "events": DEPLOY / "events"})
+    return Stack(layout, pythons, {service: DEPLOY / name for service, name in beside_rasa.items()})
 
 
 def start(stack: Stack) -> None:
