@@ -98,6 +98,13 @@ class RabbitMQ:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait(30)
+        self._end_name_server()
+
+    def _end_name_server(self) -> None:
+        """End the name server that RabbitMQ starts by itself, apart from all, where it finds none: once a minute."""
+        epmd = shutil.which("epmd")
+        if epmd is not None:
+            subprocess.run([epmd, "-kill"], env=self.environment, capture_output=True, check=False, timeout=30)
 
     def __enter__(self) -> "RabbitMQ":
         self.start()

@@ -63,7 +63,7 @@ def test_a_conversation_goes_through_the_whole_stack(temporary: Path) -> None:
         said, _ = process.communicate(timeout=RUN_S)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
     print(said)
     if process.returncode == 2:
         missing(said)
@@ -91,9 +91,8 @@ def test_it_stops_everything_when_it_is_interrupted(temporary: Path) -> None:
         said += process.stdout.read()
         assert process.wait(60) == 130, said
     finally:
-        process.stdout.close()
-        process.kill()
-        process.wait(60)
+        process.terminate()
+        process.communicate(timeout=120)
     assert processes(temporary) == []
     assert list(temporary.iterdir()) == []
 
