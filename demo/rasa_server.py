@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from extras.bench.server import free_port
 
@@ -36,6 +36,37 @@ tracker_store:
 
 def _program() -> str:
     return str(Path(sys.executable).with_name("rasa"))
+
+
+def _sources(assistant: Path) -> Dict[Path, bytes]:
+    """Return what an assistant is trained from."""
+    return {
+        path.relative_to(assistant): path.read_bytes()
+        for path in assistant.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and path.relative_to(assistant).parts[0] not in (".rasa", "models")
+    }
+
+
+def trained(folder: Path, assistant: Path, configuration: Optional[str] = None) -> Path:
+    """Train a copy of an assistant in ``folder``, unless that was done before; return the folder.
+
+    ``configuration`` takes the place of its ``config.yml``. Raises ``RuntimeError`` with what ``rasa train`` printed.
+    """
+    files = _sources(assistant)
+    if configuration is not None:
+        files[Path("config.yml")] = configuration.encode()
+    if _sources(folder) != files or not list(folder.glob("models/*.tar.gz")):
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RASA_TELEMETRY_ENABLED": "false"}
+        done = subprocess.run(
+            [_program(), "train"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"rasa train ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return folder
 
 
 def train(folder: Path) -> Path:

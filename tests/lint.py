@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 TOOLS = Path(sys.executable).parent
-PYTHON = ["extras", "tests", "demo", "docs", "examples", "setup.py"]
+PYTHON = ["extras", "tests", "demo", "deploy", "docs", "examples", "setup.py"]
 
 COMMANDS = [
     ["ruff", "format", "--check", *PYTHON],
@@ -19,6 +19,7 @@ COMMANDS = [
     ["mypy", "tests/host"],
     ["mypy", "tests/memory"],
     ["mypy", "tests/docs", "docs"],
+    ["mypy", "deploy"],
     ["cython-lint", "--max-line-length=120", "src/_fastsock"],
 ]
 

@@ -101,7 +101,12 @@ def check_acl(client: Any, target: Target, scratch_id: str) -> Check[bool]:
     user = _user(client, target)
     index_key = UserIndex(target.prefix).key(scratch_id).decode()
     key = target.prefix + scratch_id
-    store = _refused(client, user, commands_of_store(key, f"{key}*"))
+    needed = [
+        command
+        for command in commands_of_store(key, f"{key}*")
+        if target.options.read_unprefixed_keys or command[0] not in _OF_OPTIONS
+    ]
+    store = _refused(client, user, needed)
     index = _refused(client, user, commands_of_index(index_key))
     if target.options.publish == "outbox":
         store.update(_refused(client, user, commands_of_outbox(outbox_key(key.encode()).decode())))

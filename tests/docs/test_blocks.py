@@ -78,7 +78,7 @@ def test_what_is_wrong_is_found(text: str, wrong: str) -> None:
 
 PACKAGES = {"rasa-extras", "rasa", "ruamel.yaml", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"}
 OTHERS = {
-    *("cat", "cd", "cp", "curl", "export", "find", "kill", "mkdir", "openssl", "pip", "printf"),
+    *("cat", "cd", "cp", "curl", "docker", "export", "find", "kill", "kubectl", "mkdir", "openssl", "pip", "printf"),
     *("rasa", "redis-cli", "redis-server", "sed", "sleep", "true", "wait", ".", "python3.10"),
 }
 """Programs of others that pages use; they are run, or marked, and what they are given is not judged here."""

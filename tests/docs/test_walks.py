@@ -1,12 +1,13 @@
 """Pages are walked through as a reader would, on a Redis that holds two conversations."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Dict, List
 
 import pytest
 import redis
-from pages import blocks, pages
+from pages import DOCS, PROJECT, blocks, pages
 from walk import Walk
 
 from extras.bench.server import RedisServer, free_port
@@ -33,6 +34,26 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: Redi
         for sender_id in ("alice", "bob"):
             client.set(f"tracker:{sender_id}", RECORDED)
     Walk(page, tmp_path / "page", redis_at(own_server.port), {}).run(WALK_S)
+
+
+def test_secrets_are_made_as_the_page_says(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    for name in ("make_secrets.py", "compose/redis_users.acl", "kubernetes/redis_users.acl"):
+        (folder / "deploy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / "deploy" / name, folder / "deploy" / name)
+    page = DOCS / "how-to" / "deployment.md"
+    assert Walk(page, folder, {}, {}, here={"the folder deploy/"}).run(WALK_S) == 2
+    made = folder / "deploy" / "secrets"
+    assert made.stat().st_mode & 0o777 == 0o700
+    documented = set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8")))
+    assert {path.name for path in made.iterdir()} <= documented
+    passwords = [path.read_text() for path in made.iterdir() if path.name.endswith("_password")]
+    assert len(set(passwords)) == len(passwords) == 8
+    assert all(len(password) == 64 for password in passwords)
+    for name in ("redis_users", "redis_cluster_users", "rabbitmq_definitions", "actions_htpasswd"):
+        text = (made / name).read_text()
+        assert "{redis" not in text
+        assert not any(password in text for password in passwords)
 
 
 def test_there_are_pages_to_walk_through() -> None:

@@ -9,7 +9,8 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 import redis
-from databases import Dynamo, PostgreSQL, find_postgresql, missing
+from databases import Dynamo, missing
+from postgresql import PostgreSQL, find_postgresql
 from rasa.shared.core import trackers
 from rasa.shared.core.domain import Domain
 from the_host import HAS_SERVER, IS_PRO, IS_RASA_2
@@ -20,7 +21,7 @@ from extras.trackerstore import ExtraRedisTrackerStore
 
 collect_ignore = [] if IS_PRO else ["test_pro.py"]
 if not HAS_SERVER:
-    collect_ignore += ["test_rest.py", "test_pages.py"]
+    collect_ignore += ["test_deployment.py", "test_rest.py", "test_pages.py"]
 if importlib.util.find_spec("confluent_kafka") is None:  # the cell of the brokers has it
     collect_ignore.append("test_brokers.py")
 if HAS_SERVER or IS_RASA_2 or IS_PRO:  # one Rasa 3 has what all its stores need

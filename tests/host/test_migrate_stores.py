@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 from conversations import Script
-from databases import Dynamo, PostgreSQL, put_mongomock_in_place
+from databases import Dynamo, put_mongomock_in_place
+from postgresql import PostgreSQL
 
 from extras import _rasa, _rasa_stores
 from extras.bench.server import RedisServer

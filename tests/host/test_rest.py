@@ -1,10 +1,7 @@
 """The whole of Rasa: after ``rasa train``, ``rasa run`` keeps conversations in Redis through restarts."""
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +11,7 @@ from typing import Any, Iterator, List, Optional
 import pytest
 import rasa as rasa_package
 import redis
-from rasa_server import RasaServer
+from rasa_server import RasaServer, trained
 from rest_turns import EVENTS, SESSIONS, prepare, rounds
 
 from extras.bench.server import RedisServer
@@ -28,22 +25,6 @@ pipeline: [{name: KeywordIntentClassifier}]
 policies: [{name: MemoizationPolicy}, {name: RulePolicy}]
 """
 """Understands what these tests say, without neural networks: to train those takes minutes, and a store sees none."""
-
-
-def quickly_trained(folder: Path) -> Path:
-    """Train the assistant of ``rasa init`` with that configuration, unless that was done before."""
-    configuration = folder / "config.yml"
-    if not list(folder.glob("models/*.tar.gz")) or configuration.read_text() != CONFIGURATION:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(Path(rasa_package.__file__).parent / "cli" / "initial_project", folder)
-        configuration.write_text(CONFIGURATION)
-        program = Path(sys.executable).with_name("rasa")
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(
-            [program, "train"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 class Rasa:
@@ -74,7 +55,8 @@ class Rasa:
 def rasa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rasa]:
     """The server, with an assistant that is trained once for each environment of this host."""
     folder = tmp_path_factory.mktemp("rasa")
-    assistant = quickly_trained(Path(sys.prefix) / "quick-assistant")
+    moods = Path(rasa_package.__file__).parent / "cli" / "initial_project"
+    assistant = trained(Path(sys.prefix) / "quick-assistant", moods, CONFIGURATION)
     with RedisServer(folder / "redis", ["--appendonly", "yes", "--appendfsync", "always"]) as store:
         shared = Rasa(assistant, folder, store)
         try:

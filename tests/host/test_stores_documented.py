@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from databases import Dynamo, PostgreSQL, put_mongomock_in_place
+from databases import Dynamo, put_mongomock_in_place
+from postgresql import PostgreSQL
 from rasa.core.brokers.broker import EventBroker
 from rasa.core.brokers.kafka import KafkaEventBroker
 from rasa.core.brokers.pika import PikaEventBroker

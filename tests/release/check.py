@@ -1,7 +1,7 @@
 """All that can be checked of a release on this machine, for two Pythons, or with ``WHEELS=all`` for each one here.
 
 sdist and wheel, what is in them, an installation in seconds without a compiler, the other package of our name, the
-module for every system, and the workflows.
+module for every system, the workflows, and the files of ``deploy/``.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 import collision
+import deployment
 import distribution
 import installs
 import targets
@@ -46,7 +47,7 @@ def main() -> int:
             return f"Python {version}: {made.wheel.name}", found
 
         pythons: List[Future[Tuple[str, List[str]]]] = [pool.submit(on, version) for version in [own, *others]]
-        wrong += workflows.main()
+        wrong += workflows.main() + deployment.main()
         for done in pythons:
             said, found = done.result()
             print(said)

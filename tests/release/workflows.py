@@ -4,48 +4,51 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Iterable, Iterator, List, Sequence, Union
 
 PROJECT = Path(__file__).resolve().parents[2]
 WORKFLOWS = PROJECT / ".github" / "workflows"
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 
 
+ZIZMOR = ["zizmor", "--offline", "--no-progress", "--persona", "pedantic"]
+YAMLLINT = [
+    *("yamllint", "--strict", "-d"),
+    "{extends: default, rules: {line-length: {max: 120}, document-start: disable, truthy: {check-keys: false}, "
+    "comments: {min-spaces-from-content: 1}}}",
+]
+
+
+def unpinned(file: Path) -> Iterator[str]:
+    """Yield what a workflow uses that is no known commit, and whether it gives rights to all its jobs."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if re.search(r"\buses: (?!\./)", line) and not PINNED.search(line):
+            yield f"{file.name}:{number}: not a commit with its version behind it: {line.strip()}"
+    if "permissions: {}" not in lines:
+        yield f"{file.name}: has no permissions: {{}} for the jobs that need none"
+
+
+def refused(commands: Iterable[Sequence[Union[str, Path]]], what: str) -> Iterator[str]:
+    """Run programs that are beside this Python, and yield which of them has something against a thing."""
+    for program, *arguments in commands:
+        command = [str(Path(sys.executable).with_name(str(program))), *map(str, arguments)]
+        if subprocess.run(command, check=False).returncode != 0:
+            yield f"{program} has something against {what}"
+
+
 def main() -> List[str]:
     """Return what is wrong."""
-    wrong: List[str] = []
     files = sorted(WORKFLOWS.glob("*.yml"))
-    for file in files:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            if re.search(r"\buses: (?!\./)", line) and not PINNED.search(line):
-                wrong.append(f"{file.name}:{number}: not a commit with its version behind it: {line.strip()}")
-        if "permissions: {}" not in lines:
-            wrong.append(f"{file.name}: has no permissions: {{}} for the jobs that need none")
-    scripts = Path(sys.executable).parent
-    names = [str(file) for file in files]
-    commands = [
-        [str(scripts / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *names],
-        [
-            str(scripts / "check-jsonschema"),
-            "--builtin-schema",
-            "vendor.dependabot",
-            str(WORKFLOWS.with_name("dependabot.yml")),
-        ],
-        [str(scripts / "zizmor"), "--offline", "--no-progress", "--persona", "pedantic", *names],
-        [
-            str(scripts / "yamllint"),
-            "--strict",
-            "-d",
-            "{extends: default, rules: {line-length: {max: 120}, "
-            "document-start: disable, truthy: {check-keys: false}, comments: {min-spaces-from-content: 1}}}",
-            *names,
-        ],
+    schema = ["check-jsonschema", "--builtin-schema"]
+    commands: List[Sequence[Union[str, Path]]] = [
+        [*schema, "vendor.github-workflows", *files],
+        [*schema, "vendor.dependabot", WORKFLOWS.with_name("dependabot.yml")],
+        [*ZIZMOR, *files],
+        [*YAMLLINT, *files],
     ]
-    for command in commands:
-        if subprocess.run(command, check=False).returncode != 0:
-            wrong.append(f"{Path(command[0]).name} has something against the workflows")
-    return wrong
+    wrong = [fault for file in files for fault in unpinned(file)]
+    return [*wrong, *refused(commands, "the workflows")]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from doctor_place import GOOD, PASSWORD, Place, levels, report
 from tls_proxy import Certificates
 
 from extras.bench.server import RedisServer
-from extras.cli.checks_acl import commands_of_store
+from extras.cli.checks_acl import commands_of_store, rights_of
 
 FILES = (doctor_faults_way, doctor_faults_server, doctor_faults_others)
 """Modules that have planted their faults as they were imported."""
@@ -116,4 +116,14 @@ def test_a_user_with_the_rights_of_the_store_and_no_others_is_enough(
     assert list(levels(findings, "failed")) == []
     assert {"permissions", "conversation"} <= {finding["title"] for finding in levels(findings, "ok")}
     assert place.root.keys("*") == []
+    assert code == 0
+
+
+def test_the_documented_rights_are_enough(place: Place, capsys: "pytest.CaptureFixture[str]") -> None:
+    """Neither ``TYPE``, which only ``read_unprefixed_keys`` needs, nor ``PING`` is among them."""
+    store = place.store(**place.user(*rights_of("bot")), key_prefix="bot")
+    locks = {**store, "type": "extras.lockstore.ExtraRedisLockStore"}
+    code, findings, _ = report(place.write({"tracker_store": store, "lock_store": locks}), capsys)
+    assert list(levels(findings, "failed")) == []
+    assert {"permissions", "conversation", "lock store"} <= {finding["title"] for finding in levels(findings, "ok")}
     assert code == 0

@@ -17,26 +17,31 @@ from extras.bench.server import free_port
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The script that runs in the foreground; what is on ``PATH`` changes to the user of the system service."""
 
+CONFIGURATION = "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
 START_S = 120
 
 
 class RabbitMQ:
-    """A server process and the name server that Erlang wants; ``with`` stops both."""
+    """A server process and the name server that Erlang wants; ``with`` stops both.
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+    ``configuration`` is its ``rabbitmq.conf``, which may say more than a small one does, but for the port.
+    """
+
+    def __init__(self, folder: Path, configuration: str = CONFIGURATION, port: Optional[int] = None) -> None:
+        self.port = port or free_port()
         self._epmd_port = free_port()
         self._folder = folder
         self._processes: List[subprocess.Popen[bytes]] = []
         folder.mkdir()
         (folder / "plugins").write_text("[].\n")
-        (folder / "rabbit.conf").write_text(
-            "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
-        )
+        (folder / "rabbit.conf").write_text(configuration)
 
-    def _environment(self) -> Dict[str, str]:
+    @property
+    def environment(self) -> Dict[str, str]:
+        """What is in the environment of the server, and of the commands that talk to it."""
         own = {
             "HOME": str(self._folder),
+            "ERL_CRASH_DUMP": os.devnull,
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_BASE": str(self._folder),
@@ -63,16 +68,17 @@ class RabbitMQ:
                 self._processes.append(
                     subprocess.Popen(
                         command,
-                        env=self._environment(),
+                        env=self.environment,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
                         start_new_session=True,
                     )
                 )
+        server = self._processes[-1]
         deadline = time.monotonic() + START_S
         while not self._answers():
-            if time.monotonic() > deadline or self._processes[-1].poll() is not None:
+            if time.monotonic() > deadline or server.poll() is not None:
                 said = (self._folder / "server.log").read_text(errors="replace")
                 self.stop()
                 raise RuntimeError(f"RabbitMQ does not start:\n{said[-3000:]}")
@@ -92,6 +98,13 @@ class RabbitMQ:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait(30)
+        self._end_name_server()
+
+    def _end_name_server(self) -> None:
+        """End the name server that RabbitMQ starts by itself, apart from all, where it finds none: once a minute."""
+        epmd = shutil.which("epmd")
+        if epmd is not None:
+            subprocess.run([epmd, "-kill"], env=self.environment, capture_output=True, check=False, timeout=30)
 
     def __enter__(self) -> "RabbitMQ":
         self.start()
