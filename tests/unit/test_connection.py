@@ -35,6 +35,7 @@ ASYNC_NAMES = {
     "tls": "AsyncFastSSLConnection",
     "unix": "AsyncFastUnixConnection",
 }
+STOCK_NAMES = {"tcp": "Connection", "tls": "SSLConnection", "unix": "UnixDomainSocketConnection"}
 SYNC_CLASSES: Dict[str, Any] = {"tcp": FastConnection, "tls": FastSSLConnection, "unix": FastUnixConnection}
 REDIS_VERSION = tuple(int(part) for part in redis.__version__.split(".")[:2])
 
@@ -227,6 +228,14 @@ def test_options_are_in_force_before_connect(kind: str, target: Target, connects
     with client_of(SYNC_CLASSES[kind], socket_keepalive_options=LIVENESS, **target(kind)) as client:
         assert client.ping()
     assert connects[0] == on(LIVENESS)
+
+
+@pytest.mark.parametrize("kind", SYNC_CLASSES)
+def test_stands_in_redis_pys_own_place(kind: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("redis", "redis.connection"):
+        monkeypatch.setattr(f"{module}.{STOCK_NAMES[kind]}", SYNC_CLASSES[kind])
+    with client_of(SYNC_CLASSES[kind], **target(kind)) as client:
+        assert client.ping()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
@@ -703,6 +712,18 @@ class TestAsync:
 
         run_on(loop_class, work)
         assert connects[0] == on(LIVENESS)
+
+    @pytest.mark.parametrize("kind", ASYNC_NAMES)
+    def test_stands_in_redis_pys_own_place(
+        self, loop_class: Any, kind: str, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(f"redis.asyncio.{STOCK_NAMES[kind]}", async_class(kind))
+
+        async def work() -> None:
+            async with AsyncClient(kind, **target(kind)) as client:
+                assert await client.ping()
+
+        run_on(loop_class, work)
 
     @pytest.mark.parametrize("kind", ["tcp", "tls"])
     @pytest.mark.parametrize("spelling", SPELLINGS)
