@@ -230,6 +230,16 @@ def test_options_are_in_force_before_connect(kind: str, target: Target, connects
     assert connects[0] == on(LIVENESS)
 
 
+OTHER_HOSTS: Dict[str, Any] = {"none": None, "bytes": b"localhost"}
+"""What ``getaddrinfo`` takes beside text, and so do redis-py's connections."""
+
+
+@pytest.mark.parametrize("host", OTHER_HOSTS.values(), ids=OTHER_HOSTS)
+def test_takes_for_a_host_what_redis_py_takes(host: Any, target: Target) -> None:
+    with client_of(FastConnection, **{**target("tcp"), "host": host}) as client:
+        assert client.ping()
+
+
 @pytest.mark.parametrize("kind", SYNC_CLASSES)
 def test_stands_in_redis_pys_own_place(kind: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("redis", "redis.connection"):
@@ -712,6 +722,14 @@ class TestAsync:
 
         run_on(loop_class, work)
         assert connects[0] == on(LIVENESS)
+
+    @pytest.mark.parametrize("host", OTHER_HOSTS.values(), ids=OTHER_HOSTS)
+    def test_takes_for_a_host_what_redis_py_takes(self, loop_class: Any, host: Any, target: Target) -> None:
+        async def work() -> None:
+            async with AsyncClient("tcp", **{**target("tcp"), "host": host}) as client:
+                assert await client.ping()
+
+        run_on(loop_class, work)
 
     @pytest.mark.parametrize("kind", ASYNC_NAMES)
     def test_stands_in_redis_pys_own_place(
