@@ -240,14 +240,6 @@ def test_takes_for_a_host_what_redis_py_takes(host: Any, target: Target) -> None
         assert client.ping()
 
 
-@pytest.mark.parametrize("kind", SYNC_CLASSES)
-def test_stands_in_redis_pys_own_place(kind: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis", "redis.connection"):
-        monkeypatch.setattr(f"{module}.{STOCK_NAMES[kind]}", SYNC_CLASSES[kind])
-    with client_of(SYNC_CLASSES[kind], **target(kind)) as client:
-        assert client.ping()
-
-
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_says_what_the_kernel_holds(kind: str, spelling: str, target: Target) -> None:
