@@ -14,15 +14,15 @@ import socket
 import threading
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from extras import budget
 
 AddressInfo = Tuple[Any, Any, int, str, Any]
 """One result of ``getaddrinfo``: family, type, protocol, canonical name, address."""
 
-Host = Union[str, bytes, None]
-"""What ``getaddrinfo`` takes: a name, an address, or ``None`` for this machine."""
+Host = Optional[str]
+"""What ``getaddrinfo`` takes: a name, an address, ``None`` for this machine, and, whatever types say, bytes."""
 
 Question = Tuple[Host, int, int]
 """Host, port and address family, 0 for any."""
