@@ -360,12 +360,14 @@ if HAS_ASYNCIO:
                 raise
             return sock
 
-    class AsyncFastSSLConnection(redis_asyncio.SSLConnection, AsyncFastConnection):
+    _AsyncSSLConnection = redis_asyncio.SSLConnection  # whatever somebody puts in its place there
+
+    class AsyncFastSSLConnection(_AsyncSSLConnection, AsyncFastConnection):
         """:class:`AsyncFastConnection` under TLS; see :class:`FastSSLConnection`."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._tls = tls.asked(kwargs, checks_hostname(redis_asyncio.SSLConnection))
-            super().__init__(*args, **with_known_tls(redis_asyncio.SSLConnection, kwargs))
+            self._tls = tls.asked(kwargs, checks_hostname(_AsyncSSLConnection))
+            super().__init__(*args, **with_known_tls(_AsyncSSLConnection, kwargs))
 
         def _context(self) -> ssl.SSLContext:
             context: ssl.SSLContext = self.ssl_context.get() if self._tls is None else self._tls.context()

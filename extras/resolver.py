@@ -21,8 +21,11 @@ from extras import budget
 AddressInfo = Tuple[Any, Any, int, str, Any]
 """One result of ``getaddrinfo``: family, type, protocol, canonical name, address."""
 
-Question = Tuple[str, int, int]
-"""Name, port and address family, 0 for any."""
+Host = Optional[str]
+"""What ``getaddrinfo`` takes: a name, an address, ``None`` for this machine, and, whatever types say, bytes."""
+
+Question = Tuple[Host, int, int]
+"""Host, port and address family, 0 for any."""
 
 
 class _LookUp:
@@ -58,7 +61,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def look_up(host: str, port: int, family: int, timeout_s: Optional[float]) -> List[AddressInfo]:
+def look_up(host: Host, port: int, family: int, timeout_s: Optional[float]) -> List[AddressInfo]:
     """Return the addresses of a name. Raises ``OSError``, ``socket.timeout`` after ``timeout_s`` seconds."""
     literal = _literal(host, port, family)
     if literal is not None:
@@ -74,7 +77,7 @@ def look_up(host: str, port: int, family: int, timeout_s: Optional[float]) -> Li
     return under_way.result()
 
 
-async def alook_up(host: str, port: int, family: int = 0) -> List[AddressInfo]:
+async def alook_up(host: Host, port: int, family: int = 0) -> List[AddressInfo]:
     """Return the addresses of a name, and let the event loop run meanwhile. Raises ``OSError``."""
     literal = _literal(host, port, family)
     if literal is not None:
@@ -99,8 +102,10 @@ async def alook_up(host: str, port: int, family: int = 0) -> List[AddressInfo]:
     return under_way.result()
 
 
-def _literal(host: str, port: int, family: int) -> Optional[List[AddressInfo]]:
+def _literal(host: Host, port: int, family: int) -> Optional[List[AddressInfo]]:
     """Return what ``host`` says itself, if it is an address; ``None`` if it has to be looked up."""
+    if not isinstance(host, str):
+        return None
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -35,6 +35,7 @@ ASYNC_NAMES = {
     "tls": "AsyncFastSSLConnection",
     "unix": "AsyncFastUnixConnection",
 }
+STOCK_NAMES = {"tcp": "Connection", "tls": "SSLConnection", "unix": "UnixDomainSocketConnection"}
 SYNC_CLASSES: Dict[str, Any] = {"tcp": FastConnection, "tls": FastSSLConnection, "unix": FastUnixConnection}
 REDIS_VERSION = tuple(int(part) for part in redis.__version__.split(".")[:2])
 
@@ -227,6 +228,16 @@ def test_options_are_in_force_before_connect(kind: str, target: Target, connects
     with client_of(SYNC_CLASSES[kind], socket_keepalive_options=LIVENESS, **target(kind)) as client:
         assert client.ping()
     assert connects[0] == on(LIVENESS)
+
+
+OTHER_HOSTS: Dict[str, Any] = {"none": None, "bytes": b"localhost"}
+"""What ``getaddrinfo`` takes beside text, and so do redis-py's connections."""
+
+
+@pytest.mark.parametrize("host", OTHER_HOSTS.values(), ids=OTHER_HOSTS)
+def test_takes_for_a_host_what_redis_py_takes(host: Any, target: Target) -> None:
+    with client_of(FastConnection, **{**target("tcp"), "host": host}) as client:
+        assert client.ping()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
@@ -703,6 +714,26 @@ class TestAsync:
 
         run_on(loop_class, work)
         assert connects[0] == on(LIVENESS)
+
+    @pytest.mark.parametrize("host", OTHER_HOSTS.values(), ids=OTHER_HOSTS)
+    def test_takes_for_a_host_what_redis_py_takes(self, loop_class: Any, host: Any, target: Target) -> None:
+        async def work() -> None:
+            async with AsyncClient("tcp", **{**target("tcp"), "host": host}) as client:
+                assert await client.ping()
+
+        run_on(loop_class, work)
+
+    @pytest.mark.parametrize("kind", ASYNC_NAMES)
+    def test_stands_in_redis_pys_own_place(
+        self, loop_class: Any, kind: str, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(f"redis.asyncio.{STOCK_NAMES[kind]}", async_class(kind))
+
+        async def work() -> None:
+            async with AsyncClient(kind, **target(kind)) as client:
+                assert await client.ping()
+
+        run_on(loop_class, work)
 
     @pytest.mark.parametrize("kind", ["tcp", "tls"])
     @pytest.mark.parametrize("spelling", SPELLINGS)
