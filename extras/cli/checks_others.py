@@ -17,15 +17,14 @@ from extras.cli.checks_options import check_variables, class_at
 from extras.cli.checks_server import is_private
 from extras.cli.endpoints_file import Endpoints
 from extras.cli.findings import OK, UNSEEN, Check, failed, first_line, ok, unseen, warning
-from extras.cli.redis_store import with_lock_db
+from extras.cli.locks import CONCURRENT, lock_options
 from extras.configured import sync_client
 from extras.errors import OptionError, did_you_mean
-from extras.options import TABLE
 from extras.refusals import way_out_of
 
 _LIMIT_S = 3.0
 _BROKERS = ("pika", "kafka", "sql", "file")
-_LOCK_STORES = ("redis", "concurrent_redis", "in_memory")
+_LOCK_STORES = ("redis", CONCURRENT, "in_memory")
 _SQL_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521}
 _PIKA_PORT, _KAFKA_PORT = 5672, 9092
 
@@ -124,9 +123,11 @@ def check_lock_store(endpoints: Endpoints) -> Check[None]:
         yield from _check_class(title, kind, _LOCK_STORES, "Rasa does not start")
         if not kind.startswith("extras.lockstore."):
             return
-    given = {name: value for name, value in section.items() if name in TABLE and name != "key_prefix"}
+    if kind == CONCURRENT and section.get("url") is not None:
+        where = section.get("host") or "localhost"
+        yield warning(title, f"Rasa's {CONCURRENT} takes no url, and goes to {where}", "write host in its place")
     try:
-        options = with_lock_db(given)
+        options = lock_options(section)
         options = replace(options, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, max_connections=None)
         client = sync_client(options)
     except OptionError as error:

@@ -127,6 +127,17 @@ def test_one_relay_at_a_time_has_an_outbox(raw: "redis.Redis", outbox: Outbox) -
     assert raw.keys("*") == []
 
 
+def test_who_publishes_while_an_outbox_is_erased_takes_nothing_of_the_next_one(
+    raw: "redis.Redis", outbox: Outbox
+) -> None:
+    raw.rpush(outbox_key(KEY), "old", "old")
+    assert run(raw, outbox.claim(KEY, "one")) == (2, [b"old", b"old"])
+    run(raw, erase_outbox(KEY))
+    assert raw.keys("*") == []
+    raw.rpush(outbox_key(KEY), "new")
+    assert run(raw, outbox.release(KEY, "one", 2)) == 1
+
+
 def test_outboxes_are_found_and_erased(raw: "redis.Redis", outbox: Outbox) -> None:
     mine = [KEY, b"tracker:{b}c", b"tracker:d}"]
     for key in [*mine, b"bot:tracker:alice"]:
