@@ -23,7 +23,7 @@ class EventBrokerError(RasaException):  # type: ignore[misc]
 _nothing_swallowed = partial(nothing_swallowed, "ExtraRedisEventBroker", EventBrokerError)
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa_brokers, _redis
+    from extras import _rasa_brokers, _rasa_logs, _redis
     from extras.budget import FIRST_PAUSE_S, LONGEST_PAUSE_S
     from extras.configured import AsyncClient, SyncClient
     from extras.endpoint import NO_BROKER, OF_EVENTS, given_in, parse_without
@@ -55,6 +55,7 @@ class _Broker(_rasa_brokers.EventBroker):  # type: ignore[misc]
     @classmethod
     def _made(cls, broker_config: Any) -> "_Broker":
         with _nothing_swallowed("the start of the event broker"):
+            _rasa_logs.begin()
             return cls(parse_without(given_in(broker_config), NO_BROKER, OF_EVENTS))
 
     def publish(self, event: Dict[str, Any]) -> None:

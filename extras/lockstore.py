@@ -30,7 +30,7 @@ class LockStoreError(RasaException):  # type: ignore[misc]
 _nothing_swallowed = partial(nothing_swallowed, "ExtraRedisLockStore", LockStoreError)
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa_locks, _redis
+    from extras import _rasa_locks, _rasa_logs, _redis
     from extras._rasa_locks import LOCK_LIFETIME, LockError, TicketLock
     from extras.configured import AsyncClient, sync_client
     from extras.diagnosis import Diagnosis
@@ -64,6 +64,7 @@ class ExtraRedisLockStore(_rasa_locks.LockStore):  # type: ignore[misc]
         Raises :class:`LockStoreError`, which names the option and the way out.
         """
         with _nothing_swallowed("the start of the lock store"):
+            _rasa_logs.begin()
             options = self.options = _rasa_locks.with_iam(_parse(endpoint_config), "lock_store")
             self._diagnosis = Diagnosis(options)
             self._client = sync_client(options)
