@@ -20,6 +20,19 @@ class Records(NamedTuple):
     why: str = ""
 
 
+def turns_without_owner(path: Path) -> int:
+    """Return how many turns there are at and beside ``path`` that no running Rasa looks after."""
+    count = 0
+    for file in adopt(path):
+        try:
+            entries = [json.loads(payload) for payload in scan(file.read()).payloads]
+            done = {entry["sender"]: at for at, entry in enumerate(entries) if entry.get("is_replayed")}
+            count += sum(at > done.get(entry["sender"], -1) for at, entry in enumerate(entries))
+        finally:
+            file.close()
+    return count
+
+
 def erase_records(path: Path, sender_id: str, dry_run: bool) -> Iterator[Records]:
     """Erase a conversation from the journals at and beside ``path``, and yield what there was in each."""
     path = path.absolute()
