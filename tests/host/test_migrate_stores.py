@@ -148,7 +148,9 @@ def kill_in_the_middle(stores: Stores, source: str, target: str, moved: int, *mo
         process.wait(30)
 
 
-def test_through_every_store_conversations_stay_the_same(all_stores: Stores, migrate: Any) -> None:
+def test_through_every_store_conversations_stay_the_same(
+    all_stores: Stores, migrate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     all_stores.put("sqlite", recorded(IN_ALL_STORES))
     before, after_dynamo = all_stores.digests("sqlite"), all_stores.digests("sqlite", True)
     assert len(before) == IN_ALL_STORES
@@ -158,7 +160,8 @@ def test_through_every_store_conversations_stay_the_same(all_stores: Stores, mig
             kill_in_the_middle(all_stores, source, target, IN_ALL_STORES // 2)
         code, report, err = migrate(source, target)
         if IS_LONG:
-            print(f"{source} to {target}{', killed in the middle, the rest' if is_killed else ''}: {report}", flush=True)
+            with capsys.disabled():
+                print(f"{source} to {target}{', killed in the middle, the rest' if is_killed else ''}: {report}")
         moved = report["moved"]
         assert (code, moved + report["already_there"], err) == (0, IN_ALL_STORES, ""), (target, report)
         assert 0 < moved <= IN_ALL_STORES // 2 if is_killed else moved == IN_ALL_STORES
