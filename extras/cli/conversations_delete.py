@@ -16,6 +16,10 @@ from extras.document import parse
 from extras.outbox import outbox_keys
 from extras.steps import run
 
+EXAMPLES = (
+    "rasa-extras conversations delete endpoints.yml alice --dry-run",
+    "rasa-extras conversations delete endpoints.yml alice --yes > receipt.json",
+)
 ELSEWHERE = (
     "journal files on other machines, and what a Rasa that runs remembers of the conversation for an outage",
     "events that the event broker was given",
@@ -26,7 +30,7 @@ ELSEWHERE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("sender_ids", metavar="SENDER", nargs="+")
+    parser.add_argument("sender_ids", metavar="SENDER", nargs="+", help="the sender ids")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be erased")
     parser.add_argument("--yes", action="store_true", help="do not ask for the sender id to be typed")
 
