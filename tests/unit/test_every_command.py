@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 import redis
 
-from extras._version import __version__
+from extras._version import VERSION
 from extras.bench.server import RedisServer
 from extras.bench.shapes import RECORDED
 from extras.cli.main import main, make_parser
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_and_a_wrong_command_line(
 def test_its_version(capsys: "pytest.CaptureFixture[str]") -> None:
     with pytest.raises(SystemExit) as leaving:
         main(["--version"])
-    assert (leaving.value.code, capsys.readouterr().out) == (0, f"{__version__}\n")
+    assert (leaving.value.code, capsys.readouterr().out) == (0, f"{VERSION}\n")
 
 
 @pytest.mark.parametrize("program", [["-m", "extras"], [str(Path(sys.executable).with_name("rasa-extras"))]])
