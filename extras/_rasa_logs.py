@@ -1,8 +1,8 @@
 """Logs in the style of the host: Rasa Pro's stores log through structlog, those of other Rasas through ``logging``.
 
-The package logs through ``logging``, as libraries do. Where the host's own stores do not, and a server has set structlog
-up, what it logs is handed on: with a key as Pro's events have one, in JSON where Pro's are, and with what Pro has bound,
-such as the id of the conversation.
+The package logs through ``logging``, as libraries do. Where the host's own stores do not, and a server has set
+structlog up, what it logs is handed on: with a key as Pro's events have one, in JSON where Pro's are, and with what Pro
+has bound, such as the id of the conversation.
 """
 
 import logging

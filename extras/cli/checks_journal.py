@@ -24,8 +24,8 @@ def check_journal(target: Target) -> Check[None]:
         yield failed(_TITLE, found, "make it, for the user that Rasa runs as; Rasa does not start without it")
         return
     foreign = [found for found in beside(path) if is_foreign(found.read_bytes())]
-    for found in foreign:
-        yield failed(_TITLE, f"{found} holds something else", "name another file in journal_path")
+    for other in foreign:
+        yield failed(_TITLE, f"{other} holds something else", "name another file in journal_path")
     free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < options.journal_max_bytes:
         yield warning(

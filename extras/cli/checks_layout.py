@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any, Callable, List
 
+from extras._redis import RedisError
 from extras.cli.checks_options import Target
 from extras.cli.checks_server import check_login, check_server
-from extras._redis import RedisError
 from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_line, guarded, ok, unseen
 from extras.layout import CLUSTER, SENTINEL, Address
 

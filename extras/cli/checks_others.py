@@ -78,7 +78,9 @@ def check_event_broker(endpoints: Endpoints) -> Check[None]:
 def _check_our_broker(title: str, section: Dict[str, Any]) -> Check[None]:
     """Look whether the Redis of the stream answers, and what is under the stream's name."""
     try:
-        options = parse_without({name: value for name, value in section.items() if name != "type"}, NO_BROKER, OF_EVENTS)
+        options = parse_without(
+            {name: value for name, value in section.items() if name != "type"}, NO_BROKER, OF_EVENTS
+        )
     except OptionError as error:
         yield failed(title, str(error), "correct it; Rasa does not start with it")
         return

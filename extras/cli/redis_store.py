@@ -85,7 +85,7 @@ def _options(given: Dict[str, Any], is_stock: bool, host: Optional[Any]) -> Opti
 
 
 def prefix_of(options: Options, is_stock: bool, infix: str, stock_prefix: str) -> str:
-    """Return what stands before a sender id in the keys. ``stock_prefix``: that of the host without a ``key_prefix``."""
+    """Return what stands before a sender id in keys. ``stock_prefix``: that of the host without a ``key_prefix``."""
     own = options.key_prefix
     if not own or (is_stock and not own.isalnum()):  # the stock stores leave out such a prefix, with a warning
         return stock_prefix

@@ -25,7 +25,7 @@ def all_keys(server: RedisServer) -> List[bytes]:
     found: List[bytes] = []
     for database in range(16):
         client = redis.Redis(port=server.port, db=database)
-        found += client.keys()
+        found += client.scan_iter()
         client.connection_pool.disconnect()
     return found
 

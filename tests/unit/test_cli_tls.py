@@ -56,12 +56,14 @@ def test_every_command_to_the_end(
         found: List[bytes] = []
         for database in range(2):
             client = redis.Redis(port=server.port, db=database, password=PASSWORD)
-            found += client.keys()
+            found += client.scan_iter()
             client.connection_pool.disconnect()
         return found
 
     ours = {"type": "extras.trackerstore.ExtraRedisTrackerStore", **options}
-    tools = Tools(tmp_path, {"tracker_store": ours, "lock_store": {"type": "redis", **options}}, keys, capsys, ["hunter2"])
+    tools = Tools(
+        tmp_path, {"tracker_store": ours, "lock_store": {"type": "redis", **options}}, keys, capsys, ["hunter2"]
+    )
     tools.conversations()
     monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
     findings = tools.doctor()

@@ -216,7 +216,7 @@ def test_the_command_line(
 ) -> None:
     def keys() -> List[bytes]:
         masters = set(cluster.owners(cluster.masters[0]).values())
-        return [key for port in masters for key in cluster.at(port).keys()]
+        return [key for port in masters for key in cluster.at(port).scan_iter()]
 
     store = {"url": HOST, "cluster": True, "endpoints": list(options.endpoints)}
     ours = {"type": "extras.trackerstore.ExtraRedisTrackerStore", **store}

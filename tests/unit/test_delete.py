@@ -155,7 +155,7 @@ def test_locks_of_every_lock_store(
     for key in [*keys, *others]:
         locks.set(key, "{}")
     code, receipt = delete()
-    left = sorted(key.decode() for key in locks.keys())
+    left = sorted(str(key, "ascii") for key in locks.scan_iter())
     locks.connection_pool.disconnect()
     assert (code, receipt["not_erased"]) == (0, [])
     assert sorted(key["key"] for key in receipt["keys"] if key["what"] == "lock") == keys

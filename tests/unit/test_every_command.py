@@ -35,7 +35,9 @@ COMMANDS: Dict[str, argparse.ArgumentParser] = dict(leaves(make_parser()))
 
 
 def test_these_are_all() -> None:
-    of_conversations = [f"conversations {name}" for name in ("list", "show", "tail", "export", "import", "delete", "stats")]
+    of_conversations = [
+        f"conversations {name}" for name in ("list", "show", "tail", "export", "import", "delete", "stats")
+    ]
     assert sorted(COMMANDS) == sorted(["doctor", "migrate", *of_conversations])
 
 

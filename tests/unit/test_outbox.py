@@ -99,7 +99,7 @@ def test_what_a_user_may_not_write_is_not_left_in_the_outbox(
     user = redis.Redis(port=own_server.port, username="bot", password="pass")
     known = parse(STORED).known
     assert known is not None
-    with pytest.raises(redis.ResponseError, match="(?i)permission|can't run this command"):
+    with pytest.raises(redis.ResponseError, match=r"(?i)permission|can't run this command"):
         save(user, known)
     assert raw.get(KEY) == STORED
     assert raw.exists(outbox_key(KEY)) == 0

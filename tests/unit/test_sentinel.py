@@ -145,7 +145,7 @@ def test_the_command_line(
         found: List[bytes] = []
         for database in range(2):
             client = redis.Redis(HOST, watched.master(), db=database, password=PASSWORD)
-            found += client.keys()
+            found += client.scan_iter()
             client.connection_pool.disconnect()
         return found
 

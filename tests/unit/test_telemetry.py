@@ -185,7 +185,7 @@ def test_what_waits_is_a_gauge(hooks: telemetry.Hooks, collected: Callable[[], P
 
 def test_prometheus_shows_all_that_the_page_asks_it_for(own_server: RedisServer) -> None:
     """The page's own block, in a process of its own, and then what a store tells."""
-    pytest.importorskip("opentelemetry.exporter.prometheus", reason="opentelemetry-exporter-prometheus is not installed")
+    pytest.importorskip("opentelemetry.exporter.prometheus", reason="its exporter is not installed")
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
     (questions,) = re.findall(r"```text\n(.*?)```", page, re.S)

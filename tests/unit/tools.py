@@ -80,9 +80,8 @@ class Tools:
         parser = argparse.ArgumentParser()
         conversations_tail.add_arguments(parser)
         parser.add_argument("--json", action="store_true")
-        one, everyone = (
-            conversations_tail.Follower(store, parser.parse_args(given)) for given in ([ONE, "--json"], ["--all", "--json"])
-        )
+        lines = ([ONE, "--json"], ["--all", "--json"])
+        one, everyone = (conversations_tail.Follower(store, parser.parse_args(line)) for line in lines)
         assert (one.look(), everyone.look()) == (1, len(NAMES))
         assert json.loads(self._printed()) == SAID
         parsed = run(store.client, store.conversations.load_session(ONE, SESSION_START))
