@@ -14,7 +14,17 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
 
 from extras.errors import OptionError
 from extras.group_commit import GroupCommit
-from extras.journal import JournalError, JournalFile, adopt, is_foreign, open_first, record, scan, set_aside
+from extras.journal import (
+    JournalError,
+    JournalFile,
+    adopt,
+    is_foreign,
+    open_first,
+    record,
+    refused_path,
+    scan,
+    set_aside,
+)
 from extras.lastknown import UNKNOWN, Image, Taken, Waiting
 
 logger = logging.getLogger(__name__)
@@ -90,10 +100,10 @@ class Backlog:
     def _entries_in(self, file: JournalFile, data: bytes) -> List[Dict[str, Any]]:
         found = scan(data)
         if found.damaged:
-            set_aside(self._refused_path, [data[at : at + size] for at, size in found.damaged])
+            set_aside(refused_path(self._path), [data[at : at + size] for at, size in found.damaged])
             logger.error(
                 "%d bytes in the midst of the journal %s are damaged; they are kept in %s.",
-                *(sum(size for _, size in found.damaged), file.path, self._refused_path),
+                *(sum(size for _, size in found.damaged), file.path, refused_path(self._path)),
             )
         if found.end < len(data):
             logger.warning(
@@ -111,10 +121,6 @@ class Backlog:
                 entry["at"] = latest = max(latest, entry["at"])  # a clock that was put back changes no order
                 entries.append(entry)
         return entries
-
-    @property
-    def _refused_path(self) -> Path:
-        return self._path.with_name(self._path.name + ".refused")
 
     @property
     def path(self) -> Path:
@@ -211,11 +217,11 @@ class Backlog:
         taken = Taken(copied.new_events, copied.closing)
         entry = _Entry(sender_id, copied.base, taken, copied.expires_after_s, copied.since_s)
         try:
-            set_aside(self._refused_path, [_record_of(entry, True)])
+            set_aside(refused_path(self._path), [_record_of(entry, True)])
         except OSError as error:
-            self.complain("aside", "%s cannot be written: %s", self._refused_path, error.strerror)
+            self.complain("aside", "%s cannot be written: %s", refused_path(self._path), error.strerror)
             return False
-        logger.error("%d turns of %r are kept in %s.", len(copied.turns), sender_id, self._refused_path)
+        logger.error("%d turns of %r are kept in %s.", len(copied.turns), sender_id, refused_path(self._path))
         self.done(sender_id, copied)
         return True
 

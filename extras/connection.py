@@ -115,7 +115,10 @@ class FastConnection(FastTransfer, Connection):
         sock = connect(addresses, lambda address: _new_socket(address, self._asked), _left(deadline))
         try:
             sock.settimeout(self._handshake_timeout_s())
+            was_open = self.keepalive is not None
             self.keepalive = _held(sock, self._asked, self.socket_timeout)
+            if was_open and telemetry.hooks is not None:
+                telemetry.hooks.reconnected()
         except BaseException:
             sock.close()
             raise

@@ -46,7 +46,8 @@ return {size, redis.call('GET', KEYS[1]) or ''}
 
 # Appends if the document is still ARGV[1] bytes long and ends in ARGV[2]: puts ARGV[3] in the place of that end, and
 # answers [1, its new size]. Otherwise changes nothing and answers [0, its size, its bytes from offset ARGV[5] on].
-# ARGV[4]: milliseconds until it expires, 0 for never. ARGV from 6 on go to the list KEYS[2], if there is one.
+# ARGV[4]: milliseconds until it expires, 0 for never. ARGV from 6 on go to the list KEYS[2], if there is one; they are
+# taken off again where the document is not taken, which may be too long by then for this server.
 APPEND = Script(
     """
 local size = redis.call('STRLEN', KEYS[1])
@@ -55,11 +56,16 @@ if size ~= tonumber(ARGV[1]) or redis.call('GETRANGE', KEYS[1], kept, -1) ~= ARG
   return {0, size, redis.call('GETRANGE', KEYS[1], ARGV[5], -1)}
 end
 for i = 6, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+local written
 if kept + #ARGV[3] >= size then
-  redis.call('SETRANGE', KEYS[1], kept, ARGV[3])
+  written = redis.pcall('SETRANGE', KEYS[1], kept, ARGV[3])
 else
   local head = kept > 0 and redis.call('GETRANGE', KEYS[1], 0, kept - 1) or ''
-  redis.call('SET', KEYS[1], head .. ARGV[3])
+  written = redis.pcall('SET', KEYS[1], head .. ARGV[3])
+end
+if type(written) == 'table' and written.err then
+  if #ARGV > 5 then redis.call('LTRIM', KEYS[2], 0, 4 - #ARGV) end
+  return written
 end
 if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
 return {1, kept + #ARGV[3]}
@@ -67,17 +73,22 @@ return {1, kept + #ARGV[3]}
 )
 
 # Stores ARGV[2] if the SHA-1 of what is stored is ARGV[1], empty for nothing; ARGV[4]: nothing will do in any case.
-# ARGV from 5 on go to the list KEYS[2], if there is one.
+# ARGV from 5 on go to the list KEYS[2], if there is one, and are taken off again where the document is not taken.
 REPLACE_IF = Script(
     """
 local stored = redis.call('GET', KEYS[1])
 if stored and redis.sha1hex(stored) ~= ARGV[1] then return 0 end
 if not stored and ARGV[1] ~= '' and ARGV[4] == '0' then return 0 end
 for i = 5, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+local written
 if ARGV[3] ~= '0' then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  written = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 else
-  redis.call('SET', KEYS[1], ARGV[2])
+  written = redis.pcall('SET', KEYS[1], ARGV[2])
+end
+if written.err then
+  if #ARGV > 4 then redis.call('LTRIM', KEYS[2], 0, 3 - #ARGV) end
+  return written
 end
 return 1
 """

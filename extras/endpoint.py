@@ -9,6 +9,20 @@ _OF_ENDPOINTS = ("params", "headers", "basic_auth", "token", "cafile", "actions_
 """What Rasa takes out of the options of any endpoint, so that it has to be looked for beside them."""
 
 
+NO_LOCKS = ("record_exp", "scan_count", "read_unprefixed_keys", "min_replicas_ack", "publish", "stream", "maxlen")
+"""Options that mean nothing for locks."""
+
+OF_LOCKS = "is about conversations, and means nothing for their locks"
+
+NO_BROKER = (
+    *("key_prefix", "record_exp", "scan_count", "read_unprefixed_keys"),
+    *("on_outage", "journal_path", "journal_max_bytes", "publish"),
+)
+"""Options of conversations, which mean nothing for their events."""
+
+OF_EVENTS = "is about conversations, not about their events"
+
+
 def given_in(endpoint_config: Any) -> Dict[str, Any]:
     """Return all options as they are given, the url among them. Raises ``OptionError`` where that is given twice."""
     given: Dict[str, Any] = dict(endpoint_config.kwargs)

@@ -23,21 +23,15 @@ class EventBrokerError(RasaException):  # type: ignore[misc]
 _nothing_swallowed = partial(nothing_swallowed, "ExtraRedisEventBroker", EventBrokerError)
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa_brokers, _redis
+    from extras import _rasa_brokers, _rasa_logs, _redis
     from extras.budget import FIRST_PAUSE_S, LONGEST_PAUSE_S
     from extras.configured import AsyncClient, SyncClient
-    from extras.endpoint import given_in, parse_without
+    from extras.endpoint import NO_BROKER, OF_EVENTS, given_in, parse_without
     from extras.options import Options
     from extras.steps import Steps, arun, run
     from extras.stream import Entry, Line, Stream, told
 
 logger = logging.getLogger(__name__)
-
-_NO_BROKER = (
-    *("key_prefix", "record_exp", "scan_count", "read_unprefixed_keys"),
-    *("on_outage", "journal_path", "journal_max_bytes", "publish"),
-)
-"""Options of conversations, which mean nothing for their events."""
 
 
 class _Broker(_rasa_brokers.EventBroker):  # type: ignore[misc]
@@ -61,9 +55,8 @@ class _Broker(_rasa_brokers.EventBroker):  # type: ignore[misc]
     @classmethod
     def _made(cls, broker_config: Any) -> "_Broker":
         with _nothing_swallowed("the start of the event broker"):
-            return cls(
-                parse_without(given_in(broker_config), _NO_BROKER, "is about conversations, not about their events")
-            )
+            _rasa_logs.begin()
+            return cls(parse_without(given_in(broker_config), NO_BROKER, OF_EVENTS))
 
     def publish(self, event: Dict[str, Any]) -> None:
         """Have an event added to the stream. Waits for nothing.

@@ -157,13 +157,21 @@ def open_first(path: Path) -> JournalFile:
     raise OptionError(f"journal_path: {_MOST_FILES} processes have a journal at {str(path)!r}; name another file")
 
 
+def beside(path: Path) -> List[Path]:
+    """Return the journals of all processes that name ``path``, that one included, as far as there are any."""
+    numbered = re.compile(re.escape(path.name) + r"(\.[0-9]+)?")
+    return [candidate for candidate in sorted(path.parent.iterdir()) if numbered.fullmatch(candidate.name)]
+
+
+def refused_path(path: Path) -> Path:
+    """Return the file for what of the journals at ``path`` cannot be brought to Redis."""
+    return path.with_name(f"{path.name}.refused")
+
+
 def adopt(path: Path) -> List[JournalFile]:
     """Open and lock every journal beside ``path`` that has content and that nobody has locked, ``path`` included."""
-    numbered = re.compile(re.escape(path.name) + r"(\.[0-9]+)?")
     adopted: List[JournalFile] = []
-    for candidate in sorted(path.parent.iterdir()):
-        if not numbered.fullmatch(candidate.name):
-            continue
+    for candidate in beside(path):
         try:
             found = JournalFile(candidate, create=False)
         except OSError:

@@ -30,11 +30,11 @@ class LockStoreError(RasaException):  # type: ignore[misc]
 _nothing_swallowed = partial(nothing_swallowed, "ExtraRedisLockStore", LockStoreError)
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa_locks, _redis
+    from extras import _rasa_locks, _rasa_logs, _redis
     from extras._rasa_locks import LOCK_LIFETIME, LockError, TicketLock
     from extras.configured import AsyncClient, sync_client
     from extras.diagnosis import Diagnosis
-    from extras.endpoint import given_in, parse_without
+    from extras.endpoint import NO_LOCKS, OF_LOCKS, given_in, parse_without
     from extras.listener import Listener
     from extras.options import Options, parse
     from extras.owed import Owed
@@ -44,9 +44,6 @@ with _nothing_swallowed("loading"):
     from extras.tickets import LOCK_INFIX, Place, Queues
 
 logger = logging.getLogger(__name__)
-
-_NO_LOCKS = ("record_exp", "scan_count", "read_unprefixed_keys", "min_replicas_ack", "publish", "stream", "maxlen")
-"""Options of conversations and their events, which mean nothing for their locks."""
 
 _LOST = tuple(_redis.LOST)
 _SOONEST_S = 0.1
@@ -67,6 +64,7 @@ class ExtraRedisLockStore(_rasa_locks.LockStore):  # type: ignore[misc]
         Raises :class:`LockStoreError`, which names the option and the way out.
         """
         with _nothing_swallowed("the start of the lock store"):
+            _rasa_logs.begin()
             options = self.options = _rasa_locks.with_iam(_parse(endpoint_config), "lock_store")
             self._diagnosis = Diagnosis(options)
             self._client = sync_client(options)
@@ -245,7 +243,7 @@ class ExtraRedisLockStore(_rasa_locks.LockStore):  # type: ignore[misc]
 
 def _parse(endpoint_config: Any) -> Options:
     given = given_in(endpoint_config)
-    options = parse_without(given, _NO_LOCKS, "is about conversations, and means nothing for their locks")
+    options = parse_without(given, NO_LOCKS, OF_LOCKS)
     if given.get("db") in (None, ""):
         with suppress(OptionError):  # the url names another
             options = parse({**given, "db": _rasa_locks.STOCK_DB})

@@ -14,7 +14,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from extras import budget
+from extras import budget, telemetry
 from extras._redis import packed_buffers
 from extras.fastsock import pack_commands
 from extras.replies import Replies, copied
@@ -156,11 +156,14 @@ class MultiplexedConnection:
                 return self._replies
             if self._failure is not None and self._failure is not known:
                 raise copied(self._failure)  # of the attempt that this one waited for, not another after it
+            was_open = self._replies is not None
             try:
                 self._replies = await self._connected()
             except RedisError as error:
                 self._failure = copied(error)  # without the traceback, which holds on to everything
                 raise
+            if was_open and telemetry.hooks is not None:
+                telemetry.hooks.reconnected()
             budget.waiting_for_a_reply()
             return self._replies
 

@@ -78,9 +78,19 @@ def document_key(key: bytes) -> Optional[bytes]:
     return document if infix and outbox_key(document) == key else None
 
 
+def outbox_keys(key: bytes) -> Tuple[bytes, bytes]:
+    """Return all keys of a document's outbox: its list, and the lease of who publishes from it.
+
+    Who has the lease takes off as many events as it has published: of a list that is new by then it would take others.
+    So whoever deletes the list takes the lease with it.
+    """
+    list_key = outbox_key(key)
+    return list_key, list_key + _LEASE
+
+
 def erase_outbox(key: bytes) -> Steps[None]:
     """Delete the events of a document that are not published yet, which will not be then."""
-    yield ("DEL", outbox_key(key))
+    yield ("DEL", *outbox_keys(key))
 
 
 class Outbox:

@@ -38,8 +38,9 @@ class Hooks:
             meter, "db.client.operation.duration", "Commands, from sending to reply, repeats among it", advice
         )
         self._retries = meter.create_counter("rasa_extras.store.retries", "{retry}", "Commands that are repeated")
-        self._connections = meter.create_counter(
-            "rasa_extras.connections.opened", "{connection}", "Connections opened; all but the first are reconnects"
+        self._opened = meter.create_counter("rasa_extras.connections.opened", "{connection}", "Connections opened")
+        self._reopened = meter.create_counter(
+            "rasa_extras.connections.reopened", "{connection}", "Of those, the ones that were lost or closed before"
         )
         for name, (unit, description) in _GAUGES.items():
             meter.create_observable_gauge(name, [_depth_of(metrics, name)], unit, description)
@@ -68,7 +69,7 @@ class Hooks:
             command = next(steps)
             while True:
                 sent_at = time.perf_counter()
-                attributes = {**_REDIS, "db.operation.name": str(command[0])}
+                attributes = {**_REDIS, "db.operation.name": _name_of(command)}
                 try:
                     reply = yield command
                 except BaseException as error:
@@ -89,7 +90,11 @@ class Hooks:
 
     def connected(self) -> None:
         """Count a connection that was opened."""
-        self._connections.add(1, _REDIS)
+        self._opened.add(1, _REDIS)
+
+    def reconnected(self) -> None:
+        """Count a connection that was opened in the place of one that is gone."""
+        self._reopened.add(1, _REDIS)
 
 
 hooks: Optional[Hooks] = None
@@ -113,6 +118,13 @@ def begin() -> None:
 def watch(name: str, owner: Any) -> None:
     """Show the sum of ``depth()`` of all owners that are still there as the gauge ``name``."""
     _watched[name].add(owner)
+
+
+def _name_of(command: Any) -> str:
+    """Return the name of a command, or that of the first of several that belong together; the rest is people's."""
+    while isinstance(command, tuple):
+        command = command[0]
+    return str(command)
 
 
 def _histogram(meter: Any, name: str, description: str, advice: Dict[str, Any]) -> Any:

@@ -27,7 +27,7 @@ class TrackerStoreError(RasaException):  # type: ignore[misc]
 _nothing_swallowed = partial(nothing_swallowed, "ExtraRedisTrackerStore", TrackerStoreError)
 
 with _nothing_swallowed("loading"):
-    from extras import _rasa, telemetry
+    from extras import _rasa, _rasa_logs, telemetry
     from extras import outage as outages
     from extras import relay as relays
     from extras.acknowledged import NotAcknowledgedError
@@ -98,6 +98,7 @@ class _Store(_rasa.TrackerStore, _rasa.SerializedTrackerAsText):  # type: ignore
             for warning in self.options.contradictions():
                 _warn_once(warning)
             self._diagnosis = Diagnosis(self.options)
+            _rasa_logs.begin()
             telemetry.begin()
             self._open()
             super().__init__(domain, event_broker)

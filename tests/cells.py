@@ -125,7 +125,7 @@ def unit(python: str, redis: str, left_out: Iterable[str] = (), **environment: s
     more = {
         "3.8": ["opentelemetry-sdk"],
         "3.10": ["uvloop"],
-        "3.13": ["uvloop", "matplotlib", "opentelemetry-sdk"],
+        "3.13": ["uvloop", "matplotlib", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"],
     }.get(python, [])
     command = ("pytest", "tests/unit", *(f"--ignore=tests/unit/{file}" for file in left_out))
     return Cell(name, python, command, (f"redis=={redis}", *UNIT_TOOLS, *more), environment=environment)

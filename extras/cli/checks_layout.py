@@ -3,10 +3,13 @@
 from dataclasses import replace
 from typing import Any, Callable, List
 
+from extras._redis import RedisError
 from extras.cli.checks_options import Target
 from extras.cli.checks_server import check_login, check_server
-from extras.cli.findings import FAILED, WARNING, Check, Finding, guarded, ok
-from extras.layout import SENTINEL, Address
+from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_line, guarded, ok, unseen
+from extras.layout import CLUSTER, SENTINEL, Address
+
+SLOTS = 16_384
 
 
 def check_seeds(target: Target, is_reached: Callable[[Target], "Check[bool]"]) -> Check[bool]:
@@ -46,6 +49,8 @@ def check_servers(client: Any, target: Target) -> Check[bool]:
         )
     masters = (yield from guarded("layout", _masters(client, target))) or []
     usable = bool(masters)
+    if masters and target.options.deployment_mode == CLUSTER:
+        yield from guarded("slots", _check_slots(client.node(masters[0])))
     for host, port in masters:
         one = target._replace(options=replace(target.options, url=host, port=port))
         node = client.node((host, port))
@@ -61,6 +66,22 @@ def _masters(client: Any, target: Target) -> Check[List[Address]]:
     names = ", ".join(f"{host}:{port}" for host, port in masters)
     yield ok("layout", f"{target.options.where}: {'masters' if len(masters) > 1 else 'master'} {names}")
     return masters
+
+
+def _check_slots(node: Any) -> Check[None]:
+    """Look whether the cluster holds itself for whole."""
+    try:
+        said = node.execute_command("CLUSTER", "INFO").decode()
+    except RedisError as error:
+        yield unseen("slots", f"CLUSTER INFO is refused ({first_line(error)})", "allow +cluster|info")
+        return
+    facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+    served = int(facts.get("cluster_slots_ok", SLOTS))
+    if facts.get("cluster_state") == "ok" and served == SLOTS:
+        yield ok("slots", f"all {SLOTS:,} are served")
+    else:
+        found = f"{served:,} of {SLOTS:,} are served, the cluster's state is {facts.get('cluster_state')}"
+        yield failed("slots", found, "CLUSTER NODES shows which are not; their conversations cannot be had")
 
 
 def _named(name: str, check: "Check[Any]") -> Check[Any]:

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from extras.cli.endpoints_file import Endpoints
 from extras.cli.findings import FAILED, OK, UNSEEN, Check, failed, first_line, ok, unseen, warning
+from extras.cli.host import load_host
 from extras.conversation import TRACKER_INFIX
 from extras.errors import HostError, OptionError, did_you_mean
 from extras.options import TABLE, Options, parse
@@ -43,7 +44,13 @@ def check_tracker_store(endpoints: Endpoints) -> Check[Optional[Target]]:
     given = {name: value for name, value in section.items() if name != "type"}
     is_ours = str(kind).lower() != "redis"
     options = yield from _check_options(given, is_ours)
-    return None if options is None else Target(options, is_ours, _prefix(options))
+    if options is None:
+        return None
+    try:
+        return Target(_with_iam(options), is_ours, _prefix(options))
+    except OptionError as error:
+        yield failed("options", str(error), "correct the environment; Rasa does not start with it")
+        return None
 
 
 def check_variables(endpoints: Endpoints, section: str) -> Check[bool]:
@@ -159,11 +166,14 @@ def _check_options(given: Dict[str, Any], is_ours: bool) -> Check[Optional[Optio
     return options
 
 
+def _with_iam(options: Options) -> Options:
+    host = load_host()
+    found: Options = options if host is None else host.with_iam(options, "tracker_store")
+    return found
+
+
 def _prefix(options: Options) -> str:
     if options.key_prefix:
         return f"{options.key_prefix}:{TRACKER_INFIX}"
-    try:
-        from extras._rasa import STOCK_PREFIX
-    except Exception:  # there is no Rasa here, or one that cannot be imported
-        return TRACKER_INFIX
-    return STOCK_PREFIX
+    host = load_host()
+    return TRACKER_INFIX if host is None else str(host.STOCK_PREFIX)

@@ -13,19 +13,21 @@ from urllib.parse import urlsplit
 
 from extras._redis import RedisError
 from extras.cli.checks_network import check_addresses
-from extras.cli.checks_options import check_variables, class_at
+from extras.cli.checks_options import Target, check_variables, class_at
 from extras.cli.checks_server import is_private
 from extras.cli.endpoints_file import Endpoints
 from extras.cli.findings import OK, UNSEEN, Check, failed, first_line, ok, unseen, warning
-from extras.cli.redis_store import with_lock_db
+from extras.cli.locks import CONCURRENT, lock_options
 from extras.configured import sync_client
+from extras.endpoint import NO_BROKER, OF_EVENTS, parse_without
 from extras.errors import OptionError, did_you_mean
-from extras.options import TABLE
+from extras.options import Options
 from extras.refusals import way_out_of
 
 _LIMIT_S = 3.0
 _BROKERS = ("pika", "kafka", "sql", "file")
-_LOCK_STORES = ("redis", "concurrent_redis", "in_memory")
+OUR_BROKER = "extras.eventbroker.ExtraRedisEventBroker"
+_LOCK_STORES = ("redis", CONCURRENT, "in_memory")
 _SQL_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521}
 _PIKA_PORT, _KAFKA_PORT = 5672, 9092
 
@@ -38,6 +40,16 @@ def _section(endpoints: Endpoints, name: str) -> Check[Optional[Dict[str, Any]]]
         yield failed(name, "is no mapping", "indent its options below it")
         return None
     return section
+
+
+def check_outbox(endpoints: Endpoints, target: Target) -> Check[None]:
+    """Look whether there is somebody to publish what the tracker store would keep for it."""
+    if target.options.publish == "outbox" and endpoints.sections.get("event_broker") is None:
+        yield warning(
+            "event broker",
+            "publish: outbox, but the file names no event broker: no event is kept for one",
+            "add event_broker, or remove publish",
+        )
 
 
 def check_event_broker(endpoints: Endpoints) -> Check[None]:
@@ -59,6 +71,20 @@ def check_event_broker(endpoints: Endpoints) -> Check[None]:
         yield from _check_folder(title, str(section.get("path") or "rasa_event.log"))
     else:
         yield from _check_class(title, kind, _BROKERS, "Rasa goes on without an event broker, with a warning")
+        if kind == OUR_BROKER:
+            yield from _check_our_broker(title, section)
+
+
+def _check_our_broker(title: str, section: Dict[str, Any]) -> Check[None]:
+    """Look whether the Redis of the stream answers, and what is under the stream's name."""
+    try:
+        options = parse_without(
+            {name: value for name, value in section.items() if name != "type"}, NO_BROKER, OF_EVENTS
+        )
+    except OptionError as error:
+        yield failed(title, str(error), "correct it; Rasa does not start with it")
+        return
+    yield from _check_redis(title, options, ("XLEN", options.stream))
 
 
 def _check_sql(title: str, section: Dict[str, Any]) -> Check[None]:
@@ -124,17 +150,28 @@ def check_lock_store(endpoints: Endpoints) -> Check[None]:
         yield from _check_class(title, kind, _LOCK_STORES, "Rasa does not start")
         if not kind.startswith("extras.lockstore."):
             return
-    given = {name: value for name, value in section.items() if name in TABLE and name != "key_prefix"}
+    if kind == CONCURRENT and section.get("url") is not None:
+        where = section.get("host") or "localhost"
+        yield warning(title, f"Rasa's {CONCURRENT} takes no url, and goes to {where}", "write host in its place")
     try:
-        options = with_lock_db(given)
-        options = replace(options, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, max_connections=None)
-        client = sync_client(options)
+        options = lock_options(section)
     except OptionError as error:
         yield failed(title, str(error), "correct it")
         return
+    yield from _check_redis(title, options, ("PING",))
+
+
+def _check_redis(title: str, options: Options, question: Tuple[str, ...]) -> Check[None]:
+    """Ask a Redis something; that it may not be asked by this user is no fault, once the login is taken."""
     begun = time.perf_counter()
+    patient = replace(options, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, max_connections=None)
     try:
-        client.ping()
+        client = sync_client(patient)
+    except OptionError as error:
+        yield failed(title, str(error), "correct it")
+        return
+    try:
+        client.execute_command(*question)
     except RedisError as error:
         if "permission" not in str(error).lower():  # it answers, though not to say PING
             yield failed(title, first_line(error), way_out_of(error))

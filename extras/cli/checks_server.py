@@ -61,7 +61,7 @@ def check_server(client: Any, target: Target) -> Check[bool]:
     usable = yield from _role_and_topology(facts, target.options.deployment_mode)
     if usable:
         yield from each(_eviction(facts, target), _memory(facts), _clients(facts))
-        yield from each(_idle_timeout(facts), _tcp_keepalive(facts))
+        yield from each(_idle_timeout(facts), _tcp_keepalive(facts), _replicas(facts, target))
         yield from _persistence(facts)
     return usable
 
@@ -177,6 +177,18 @@ def _tcp_keepalive(facts: Facts) -> Optional[Finding]:
         found = "off at the server: connections of machines that are gone stay until maxclients is reached"
         return warning("server probes", found, "CONFIG SET tcp-keepalive 300")
     return ok("server probes", f"the server looks after {every_s} s whether a silent client is still there")
+
+
+def _replicas(facts: Facts, target: Target) -> Optional[Finding]:
+    if "connected_slaves" not in facts:
+        return None
+    count, wanted = int(facts["connected_slaves"]), target.options.min_replicas_ack
+    if count < wanted:
+        found = f"{count} of the {wanted} that min_replicas_ack asks for: every save waits for them, and fails"
+        return failed("replicas", found, "bring replicas up, or lower min_replicas_ack")
+    if count == 0 and target.options.nodes:
+        return warning("replicas", "none: nobody takes over when this server is gone", "give it one")
+    return ok("replicas", f"{count}") if count or wanted else None
 
 
 def _persistence(facts: Facts) -> Check[None]:

@@ -15,7 +15,7 @@ from extras.cli import (
     conversations_stats,
     conversations_tail,
 )
-from extras.cli.output import DONE, NOT_ALL, UNUSABLE, Unusable, remark, told
+from extras.cli.output import DONE, NOT_ALL, UNUSABLE, Unusable, lesson, remark, told
 from extras.cli.redis_store import open_store
 
 ACTIONS: Dict[str, Any] = {
@@ -27,16 +27,24 @@ ACTIONS: Dict[str, Any] = {
     "delete": conversations_delete,
     "stats": conversations_stats,
 }
-"""Modules with ``add_arguments`` and ``run_action``, which returns the exit code."""
+"""Modules with ``EXAMPLES``, ``add_arguments`` and ``run_action``, which returns the exit code."""
 
 
 def add_to(commands: Any) -> None:
     """Add this command's parser."""
-    parser = commands.add_parser("conversations", help="look at conversations in Redis, copy or erase them")
+    parser = commands.add_parser(
+        "conversations", help="look at conversations in Redis, copy or erase them", description=__doc__
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, action in ACTIONS.items():
         summary = str(action.__doc__).splitlines()[0].split(": ", 1)[1]
-        sub = actions.add_parser(name, help=summary, description=action.__doc__)
+        sub = actions.add_parser(
+            name,
+            help=summary,
+            description=action.__doc__,
+            epilog=lesson(*action.EXAMPLES),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.add_argument("endpoints", metavar="ENDPOINTS", help="an endpoints.yml whose tracker_store is in Redis")
         action.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print JSON")

@@ -4,26 +4,33 @@ import argparse
 import hashlib
 import sys
 import time
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from extras._redis import RedisError
+from extras.cli.journal_records import erase_records
+from extras.cli.locks import Locks, open_locks
 from extras.cli.output import DONE, NOT_ALL, moment, printable, remark, say_json, told
-from extras.cli.redis_store import Locks, RedisStore, open_locks
+from extras.cli.redis_store import RedisStore
 from extras.document import parse
-from extras.outbox import outbox_key
+from extras.outbox import outbox_keys
 from extras.steps import run
 
+EXAMPLES = (
+    "rasa-extras conversations delete endpoints.yml alice --dry-run",
+    "rasa-extras conversations delete endpoints.yml alice --yes > receipt.json",
+)
 ELSEWHERE = (
-    "records of the conversation in the journal file of a store that keeps one",
+    "journal files on other machines, and what a Rasa that runs remembers of the conversation for an outage",
     "events that the event broker was given",
     "log files, and Redis' own files and backups until they are written anew",
 )
-"""What no command to Redis can erase."""
+"""What this command does not reach."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("sender_ids", metavar="SENDER", nargs="+")
+    parser.add_argument("sender_ids", metavar="SENDER", nargs="+", help="the sender ids")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be erased")
     parser.add_argument("--yes", action="store_true", help="do not ask for the sender id to be typed")
 
@@ -46,7 +53,7 @@ def run_action(store: RedisStore, arguments: argparse.Namespace) -> int:
                 code = NOT_ALL
     finally:
         if locks is not None:
-            locks.client.connection_pool.disconnect()
+            locks.close()
     return code
 
 
@@ -69,11 +76,13 @@ class Erasure:
     def receipt(self) -> Dict[str, Any]:
         """Erase, unless it is a dry run, and return what was erased: keys, sizes, digests, the time."""
         now_s = time.time()
+        self._erase_journal()  # before the document, which it would bring back
         documents = self._erase_documents()
         try:
             self._erase_outbox()
         except RedisError as error:
-            self._not_erased.append(f"events that are not published yet: {told(error)}")
+            if self._store.options.publish == "outbox":  # otherwise there may be none, and no leave to look
+                self._not_erased.append(f"events that are not published yet: {told(error)}")
         try:
             for document in documents:
                 self._erase_index_entry(document)
@@ -99,6 +108,18 @@ class Erasure:
             "not_erased": self._not_erased,
             "not_erasable_from_here": list(ELSEWHERE),
         }
+
+    def _erase_journal(self) -> None:
+        """Erase turns that Redis did not have yet; those of a Rasa that runs are left to it, and told of."""
+        path = self._store.options.journal_path
+        if path is None:
+            return
+        for found in erase_records(Path(path), self._sender_id, self._dry_run):
+            name = str(found.path).encode("utf-8", "surrogateescape")
+            if found.why:
+                self._not_erased.append(f"{len(found.payloads)} turns in {_shown(name)}: {found.why}")
+            else:
+                self._note(name, "turns in the journal", b"\n".join(found.payloads))
 
     def _erase_documents(self) -> List[bytes]:
         """Erase the document, and the one under the bare id where those are read; return what they held."""
@@ -133,16 +154,17 @@ class Erasure:
 
     def _erase_outbox(self) -> None:
         """Erase the events that wait for the event broker, which nobody publishes then."""
-        if self._store.options.publish != "outbox":
-            return
-        key = outbox_key(self._store.conversations.key(self._sender_id))
+        events_key, lease_key = outbox_keys(self._store.conversations.key(self._sender_id))
         with self._store.client.pipeline(transaction=not self._dry_run) as batch:
-            batch.execute_command("LRANGE", key, 0, -1)
+            batch.execute_command("LRANGE", events_key, 0, -1)
+            batch.execute_command("GET", lease_key)
             if not self._dry_run:
-                batch.execute_command("DEL", key)
-            events = batch.execute()[0]
+                batch.execute_command("DEL", events_key, lease_key)
+            events, lease = batch.execute()[:2]
         if events:
-            self._note(key, "unpublished events", b"\n".join(events))
+            self._note(events_key, "unpublished events", b"\n".join(events))
+        if lease is not None:
+            self._note(lease_key, "outbox lease", lease)
 
     def _erase_index_entry(self, document: bytes) -> None:
         try:
@@ -162,8 +184,8 @@ class Erasure:
 
     def _erase_lock(self) -> None:
         if self._locks is not None:  # otherwise locks are in the memory of Rasa
-            key = (self._locks.prefix + self._sender_id).encode("utf-8", "surrogateescape")
-            self._erase(self._locks.client, key, "lock")
+            for key in self._locks.keys(self._sender_id):
+                self._erase(self._locks.client, key, "lock")
 
     def _note(self, key: bytes, what: str, value: bytes) -> None:
         digest = hashlib.sha256(value).hexdigest()

@@ -9,10 +9,15 @@ from extras.cli.jsonlines import Writer, read_lines
 from extras.cli.output import DONE, NOT_ALL, counted, printable, remark, say, say_json
 from extras.cli.redis_store import UNREACHABLE, RedisStore, failed
 
+EXAMPLES = (
+    "rasa-extras conversations export endpoints.yml all.jsonl",
+    "rasa-extras conversations export endpoints.yml all.jsonl --resume",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="is made; only its owner may read it")
     parser.add_argument("--match", default="*", metavar="PATTERN", help="sender ids like this one only: *, ?, [...]")
     parser.add_argument("--resume", action="store_true", help="go on with a file that was cut; what is in it stays")
 

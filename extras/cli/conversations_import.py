@@ -15,12 +15,16 @@ from extras.cli.redis_store import RedisStore
 from extras.document import SEPARATOR, START, Known, Parsed, parse
 from extras.steps import Steps, run
 
+EXAMPLES = (
+    "rasa-extras conversations import endpoints.yml all.jsonl --dry-run",
+    "rasa-extras conversations import endpoints.yml all.jsonl --existing merge",
+)
 EXISTING = ("skip", "merge", "replace")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="what export has written")
     parser.add_argument(
         "--existing",
         choices=EXISTING,

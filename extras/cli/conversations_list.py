@@ -12,6 +12,10 @@ from extras.cli.output import DONE, NOT_ALL, moment, printable, say, say_json, s
 from extras.cli.redis_store import UNREACHABLE, RedisStore, failed
 from extras.document import last_event
 
+EXAMPLES = (
+    "rasa-extras conversations list endpoints.yml --match 'alice*'",
+    "rasa-extras conversations list endpoints.yml --json | jq -r .sender_id",
+)
 _TAIL_BYTES = 4096
 _LONGER_TAIL_BYTES = 262_144
 _BATCH = 100

@@ -9,12 +9,16 @@ from extras.cli.redis_store import RedisStore
 from extras.document import Parsed, SessionStart, parse
 from extras.steps import run
 
+EXAMPLES = (
+    "rasa-extras conversations show endpoints.yml alice",
+    "rasa-extras conversations show endpoints.yml alice --all-sessions --events | jq .text",
+)
 SESSION_START = SessionStart.of_action("action_session_start")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("sender_id", metavar="SENDER")
+    parser.add_argument("sender_id", metavar="SENDER", help="the sender id")
     parser.add_argument("--events", action="store_true", help="the events as they are stored, one a line")
     parser.add_argument(
         "--all-sessions", action="store_true", help="all of the conversation, not its last session only"

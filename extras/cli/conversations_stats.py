@@ -13,6 +13,10 @@ from extras.cli.redis_store import RedisStore, failed
 from extras.document import parse
 from extras.steps import run
 
+EXAMPLES = (
+    "rasa-extras conversations stats endpoints.yml --json > monday.json",
+    "rasa-extras conversations stats endpoints.yml --since monday.json",
+)
 _SAMPLE = 100
 
 

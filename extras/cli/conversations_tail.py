@@ -15,6 +15,10 @@ from extras.cli.redis_store import RedisStore, failed
 from extras.document import NOTHING, Known, known_end, parse, parse_addition
 from extras.steps import run
 
+EXAMPLES = (
+    "rasa-extras conversations tail endpoints.yml alice",
+    "rasa-extras conversations tail endpoints.yml --all --match 'web-*' --json",
+)
 _TAIL_BYTES = 1024
 _ANCHOR_BYTES = 32
 _SHOWN_BEFORE = 10
@@ -22,7 +26,7 @@ _SHOWN_BEFORE = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this action takes."""
-    parser.add_argument("sender_id", metavar="SENDER", nargs="?")
+    parser.add_argument("sender_id", metavar="SENDER", nargs="?", help="the sender id; or --all")
     parser.add_argument("--all", action="store_true", help="follow all conversations")
     parser.add_argument("--match", default="*", metavar="PATTERN", help="with --all: sender ids like this one only")
     parser.add_argument("--events", action="store_true", help="the events as they are stored, one a line")

@@ -9,11 +9,12 @@ from typing import Any, Iterator, List
 
 from extras.cli.checks_acl import check_acl
 from extras.cli.checks_document import check_document
+from extras.cli.checks_journal import check_journal
 from extras.cli.checks_layout import check_seeds, check_servers
 from extras.cli.checks_liveness import check_liveness
 from extras.cli.checks_network import check_network
 from extras.cli.checks_options import Target, check_tracker_store
-from extras.cli.checks_others import check_action_endpoint, check_event_broker, check_lock_store
+from extras.cli.checks_others import check_action_endpoint, check_event_broker, check_lock_store, check_outbox
 from extras.cli.checks_package import check_package
 from extras.cli.checks_server import check_clock, check_latency
 from extras.cli.checks_tls import check_tls
@@ -95,6 +96,9 @@ def examine(endpoints: Endpoints) -> Iterator[Finding]:
     target = yield from guarded("tracker store", check_tracker_store(endpoints))
     if target is not None and (yield from _is_reached(target)):
         yield from guarded("server", _check_redis(target))
+    if target is not None and target.is_ours:
+        yield from guarded("journal", check_journal(target))
+        yield from guarded("event broker", check_outbox(endpoints, target))
     yield from guarded("event broker", check_event_broker(endpoints))
     yield from guarded("lock store", check_lock_store(endpoints))
     yield from guarded("action server", check_action_endpoint(endpoints))

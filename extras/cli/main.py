@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any, List, Optional, Tuple
 
+from extras._version import VERSION
 from extras.cli import conversations, doctor, migrate
 
 COMMANDS: Tuple[Any, ...] = (doctor, conversations, migrate)
@@ -13,6 +14,7 @@ COMMANDS: Tuple[Any, ...] = (doctor, conversations, migrate)
 def make_parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     parser = argparse.ArgumentParser(prog="rasa-extras", description=__doc__)
+    parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)

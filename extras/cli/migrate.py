@@ -29,6 +29,7 @@ from extras.cli.output import (
     UNUSABLE,
     Unusable,
     counted,
+    lesson,
     positive,
     printable,
     remark,
@@ -51,7 +52,15 @@ ROUNDED = (
 def add_to(commands: Any) -> None:
     """Add this command's parser."""
     parser = commands.add_parser(
-        "migrate", help="move conversations between two tracker stores of Rasa", description=__doc__
+        "migrate",
+        help="move conversations between two tracker stores of Rasa",
+        description=__doc__,
+        epilog=lesson(
+            "rasa-extras migrate --from old.yml --to endpoints.yml --dry-run",
+            "rasa-extras migrate --from old.yml --to endpoints.yml --workers 8 --rate 200",
+            "rasa-extras migrate --from endpoints.yml --to all.jsonl --state out.state",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--from", dest="source", required=True, metavar="FILE", help="endpoints.yml of the source, or a .jsonl"

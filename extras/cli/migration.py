@@ -8,11 +8,13 @@ import asyncio
 import hashlib
 import inspect
 import json
+import os
+import queue
 import threading
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from extras.cli.document_file import SUFFIX, DocumentFile
-from extras.cli.output import Unusable
+from extras.cli.output import NOT_ALL, Unusable
 from extras.cli.unmovable import reason, rounded
 
 MOVED, THERE, AHEAD, DIFFERENT, FAILED = "moved", "already there", "longer in the target", "different", "failed"
@@ -208,20 +210,28 @@ class Workers:
     ) -> None:
         """Move conversations, and hand what became of each to ``take``, one at a time."""
         pending = iter(sender_ids)
-        threads = [
-            threading.Thread(target=self._work, args=(mover, pending, done, clock, take), daemon=True)
-            for mover in self._movers
-        ]
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def work(mover: Mover) -> None:
+            try:
+                self._work(mover, pending, done, clock, take)
+            finally:
+                ended.put(None)
+
+        threads = [threading.Thread(target=work, args=(mover,), daemon=True) for mover in self._movers]
         for thread in threads:
             thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except KeyboardInterrupt:
-            self._stopped.set()
-            for thread in threads:
-                thread.join()
-            raise
+        waiting = len(threads)
+        while waiting:
+            try:
+                ended.get()  # not join(): CPython 3.11 holds a thread for ended where a signal ends the waiting for it
+                waiting -= 1
+            except KeyboardInterrupt:
+                if self._stopped.is_set():
+                    os._exit(NOT_ALL)  # whoever asks twice waits for no store; what is done is remembered
+                self._stopped.set()
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
 
     def _work(
         self,

@@ -11,6 +11,18 @@ from extras._redis import RedisError, ResponseError
 DONE, NOT_ALL, UNUSABLE = 0, 1, 2
 """Exit codes: all is done; not all could be done; the command line, a file or Redis cannot be used."""
 
+EXIT_CODES = """\
+exit code:
+  0  all is done
+  1  not all could be done, and stderr says what
+  2  the command line, a file or Redis cannot be used
+"""
+
+
+def lesson(*examples: str) -> str:
+    """Return what the help of a command ends with: its exit codes, and how it is used."""
+    return "\n".join([EXIT_CODES, "examples:", *(f"  {example}" for example in examples)])
+
 
 class Unusable(Exception):
     """What a command needs cannot be used; the message says what, and the way out."""

@@ -1,6 +1,5 @@
-"""The Redis that ``endpoints.yml`` names for conversations and for locks, and the keys that Rasa has there."""
+"""The Redis that ``endpoints.yml`` names for conversations, and the keys that Rasa has there."""
 
-from contextlib import suppress
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from extras.cli.endpoints_file import section
@@ -12,9 +11,8 @@ from extras.errors import OptionError
 from extras.options import TABLE, Options, parse
 from extras.steps import run
 
-LOCK_INFIX = "lock:"
 UNREACHABLE = "its id begins like a key of another conversation"
-_STOCK_LOCK_DB = 1
+_OUR_CLASS = "ExtraRedisTrackerStore"
 
 
 class RedisStore(NamedTuple):
@@ -52,13 +50,6 @@ class RedisStore(NamedTuple):
         self.client.connection_pool.disconnect()
 
 
-class Locks(NamedTuple):
-    """A client of the Redis that holds the locks, and what stands before a sender id in their keys."""
-
-    client: Any
-    prefix: str
-
-
 def open_store(path: str) -> RedisStore:
     """Return the Redis store that the file's ``tracker_store`` names; it connects at the first command.
 
@@ -67,63 +58,42 @@ def open_store(path: str) -> RedisStore:
     given = section(path, "tracker_store")
     if given is None:
         raise Unusable(f"{path!r} has no tracker_store")
-    options, is_stock = _options(path, "tracker_store", given, "ExtraRedisTrackerStore")
-    host = load_host()
-    stock_prefix = TRACKER_INFIX if host is None else host.STOCK_PREFIX
-    prefix = _prefix(options, is_stock, TRACKER_INFIX, stock_prefix)
-    conversations = Conversations(prefix, options.scan_count, options.read_unprefixed_keys)
-    return RedisStore(_client(path, options), options, conversations, UserIndex(prefix))
-
-
-def open_locks(path: str) -> Optional[Locks]:
-    """Return where the file's ``lock_store`` has its locks, ``None`` if that is no Redis."""
-    given = section(path, "lock_store")
-    if given is None or not _is_redis(str(given.get("type")), "RedisLockStore"):
-        return None
-    options, is_stock = _options(path, "lock_store", given, "RedisLockStore")
-    host = load_host()
-    stock_prefix = "" if host is not None and host.STOCK_PREFIX == "" else LOCK_INFIX
-    return Locks(_client(path, options), _prefix(options, is_stock, LOCK_INFIX, stock_prefix))
-
-
-def _is_redis(kind: str, our_class: str) -> bool:
-    return kind.lower() == "redis" or kind.endswith(our_class)
-
-
-def _options(path: str, name: str, given: Dict[str, Any], our_class: str) -> Any:
     kind = str(given.get("type"))
-    if not _is_redis(kind, our_class):
-        raise Unusable(f"{path!r}: {name} is of type {kind!r}, and this command is for Redis; see rasa-extras migrate")
     is_stock = kind.lower() == "redis"
-    taken = {option: value for option, value in given.items() if option != "type"}
-    if is_stock or name == "lock_store":  # the stock stores pass over what they do not know
-        taken = {option: value for option, value in taken.items() if option in TABLE}
+    if not is_stock and not kind.endswith(_OUR_CLASS):
+        raise Unusable(
+            f"{path!r}: tracker_store is of type {kind!r}, and this command is for Redis; see rasa-extras migrate"
+        )
+    host = load_host()
     try:
-        return (with_lock_db(taken) if name == "lock_store" else parse(taken)), is_stock
+        options = _options(given, is_stock, host)
     except OptionError as error:
-        raise Unusable(f"{path!r}: {name}: {error}") from None
+        raise Unusable(f"{path!r}: tracker_store: {error}") from None
+    stock_prefix = TRACKER_INFIX if host is None else host.STOCK_PREFIX
+    prefix = prefix_of(options, is_stock, TRACKER_INFIX, stock_prefix)
+    conversations = Conversations(prefix, options.scan_count, options.read_unprefixed_keys)
+    return RedisStore(make_client(path, options), options, conversations, UserIndex(prefix))
 
 
-def with_lock_db(given: Dict[str, Any]) -> Options:
-    """Check a lock store's options; its database is that of the stock lock store where none is given, or none can be.
-
-    Raises ``OptionError``.
-    """
-    options = parse(given)
-    if given.get("db") in (None, ""):
-        with suppress(OptionError):  # the url names another, or a cluster has but one
-            options = parse({**given, "db": _STOCK_LOCK_DB})
-    return options
+def _options(given: Dict[str, Any], is_stock: bool, host: Optional[Any]) -> Options:
+    taken = {option: value for option, value in given.items() if option != "type"}
+    if is_stock:  # which passes over what it does not know
+        taken = {option: value for option, value in taken.items() if option in TABLE}
+    options = parse(taken)
+    found: Options = options if host is None else host.with_iam(options, "tracker_store")
+    return found
 
 
-def _prefix(options: Options, is_stock: bool, infix: str, stock_prefix: str) -> str:
+def prefix_of(options: Options, is_stock: bool, infix: str, stock_prefix: str) -> str:
+    """Return what stands before a sender id in keys. ``stock_prefix``: that of the host without a ``key_prefix``."""
     own = options.key_prefix
     if not own or (is_stock and not own.isalnum()):  # the stock stores leave out such a prefix, with a warning
         return stock_prefix
     return f"{own}:{infix}"
 
 
-def _client(path: str, options: Options) -> Any:
+def make_client(path: str, options: Options) -> Any:
+    """Return a client, which connects at the first command. Raises :class:`~extras.cli.output.Unusable`."""
     try:
         return sync_client(options)
     except OptionError as error:

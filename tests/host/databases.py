@@ -1,5 +1,6 @@
 """DynamoDB (moto's server) and MongoDB (mongomock, in this process) of a test's own."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Dynamo:
         return {**keys, "AWS_ENDPOINT_URL": self.url, "AWS_MAX_ATTEMPTS": "2", "NO_PROXY": "127.0.0.1"}
 
     def start(self) -> "Dynamo":
-        program = Path(sys.executable).with_name("moto_server")
+        program = Path(__file__).with_name("moto_by_key.py")
         with self._log.open("wb") as log:
             command = [sys.executable, "-W", "ignore", str(program), "-H", "127.0.0.1", "-p", str(self.port)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -61,6 +62,7 @@ def put_mongomock_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the host's MongoDB store clients of mongomock, which share their databases.
 
     What is written goes through the BSON of pymongo, as on the way to a server, which refuses what MongoDB cannot keep.
+    Conversations are found by an index of their sender ids, which the host has made; mongomock would look at all.
     """
     import bson
     import mongomock
@@ -72,6 +74,20 @@ def put_mongomock_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def update_one_by_bson(self: Any, filter: Any, update: Any, **options: Any) -> Any:
         return update_one(self, filter, bson.decode(bson.encode(update)), **options)
+
+    iterate = mongomock.collection.Collection._iter_documents
+    indexes: Dict[int, Dict[Any, Any]] = {}
+
+    def iterate_by_index(self: Any, filter: Any) -> Any:
+        if list(filter) != ["sender_id"] or not isinstance(filter["sender_id"], str):
+            return iterate(self, filter)
+        index, documents = indexes.setdefault(id(self._store), {}), self._store._documents
+        for key in itertools.islice(reversed(documents), len(documents) - len(index)):  # the newest: none is deleted
+            index[documents[key].get("sender_id")] = key
+        found = index.get(filter["sender_id"])
+        return iter([] if found is None else [documents[found]])
+
+    monkeypatch.setattr(mongomock.collection.Collection, "_iter_documents", iterate_by_index)
 
     def client(*place: Any, **options: Any) -> Any:
         return mongomock.MongoClient(*place, _store=server, **options)

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import sys
 import types
 from pathlib import Path
@@ -19,6 +20,7 @@ from the_host import IS_PRO
 from extras._rasa_locks import LockError
 from extras.bench.server import RedisServer
 from extras.cli.checks_acl import rights_of
+from extras.cli.main import main
 from extras.lockstore import ExtraRedisLockStore
 from extras.trackerstore import ExtraRedisTrackerStore, StoreRefusedError, TrackerStoreError
 
@@ -127,7 +129,16 @@ def iam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not IS_PRO, reason="only Rasa Pro logs in by IAM")
-def test_pros_login_by_iam(server: RedisServer, raw: "redis.Redis", domain: Any, call: Call, iam: None) -> None:
+def test_pros_login_by_iam(
+    server: RedisServer,
+    raw: "redis.Redis",
+    domain: Any,
+    call: Call,
+    iam: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: "pytest.CaptureFixture[str]",
+) -> None:
     raw.execute_command("ACL SETUSER", "iam-user", "reset", "on", "nopass", "~*", "&*", "+@all")  # any token will do
     try:
         with Proxy(server.port) as proxy:
@@ -149,5 +160,18 @@ def test_pros_login_by_iam(server: RedisServer, raw: "redis.Redis", domain: Any,
             call(locks.close())
             for store in stores:
                 call(store.close())
+
+            raw.set("tracker:alice", '{"events": []}')
+            path = tmp_path / "endpoints.yml"
+            sections = {"tracker_store": "extras.trackerstore.ExtraRedisTrackerStore", "lock_store": "redis"}
+            path.write_text(json.dumps({name: {"type": kind, **given} for name, kind in sections.items()}))
+            monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+            for command in (["doctor"], ["conversations", "list"], ["conversations", "delete", "--yes", "alice"]):
+                before = bytes(proxy.sent).count(b"User=iam-user")
+                line = [*command[:2], str(path), *command[2:]]
+                assert main(line) == 0, capsys.readouterr()
+                assert bytes(proxy.sent).count(b"User=iam-user") > before
+            assert SECRET not in capsys.readouterr().out
+            assert b"not used" not in bytes(proxy.sent)
     finally:
         raw.execute_command("ACL DELUSER", "iam-user")

@@ -6,8 +6,10 @@
 import asyncio
 import json
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
@@ -18,6 +20,10 @@ from rasa.core.brokers.kafka import KafkaEventBroker
 from rasa.utils.endpoints import EndpointConfig
 
 from extras import relay as relays
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
+
+from tls_proxy import Certificates
 
 Call = Callable[[Any], Any]
 TURNS = int(os.environ.get("RABBITMQ_TURNS", "200"))
@@ -200,25 +206,70 @@ def test_a_kafka_that_is_away_holds_up_no_turn_of_an_outbox(
     ("given", "handed_over"),
     [
         (
-            {"security_protocol": "SASL_SSL", "ssl_check_hostname": True},
-            {"ssl.ca.location": "/ca", "ssl.endpoint.identification.algorithm": "https", "sasl.mechanism": "PLAIN"},
+            {"security_protocol": "SASL_SSL", "ssl_check_hostname": True, "sasl_mechanism": "SCRAM-SHA-512"},
+            {
+                **{"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "bot"},
+                **{"sasl.password": "s3cret", "ssl.endpoint.identification.algorithm": "https"},
+                **{"ssl.ca.location": "CA", "ssl.certificate.location": "CERT", "ssl.key.location": "KEY"},
+            },
         ),
-        ({"security_protocol": "SSL"}, {"ssl.ca.location": "/ca", "ssl.certificate.location": "/cert"}),
-        ({"security_protocol": "SASL_PLAINTEXT"}, {"sasl.username": "bot", "sasl.password": "s3cret"}),
+        (
+            {"security_protocol": "SSL"},
+            {
+                **{"security.protocol": "SSL", "ssl.ca.location": "CA"},
+                **{"ssl.certificate.location": "CERT", "ssl.key.location": "KEY"},
+            },
+        ),
+        (
+            {"security_protocol": "SASL_PLAINTEXT"},
+            {
+                **{"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN"},
+                **{"sasl.username": "bot", "sasl.password": "s3cret"},
+            },
+        ),
     ],
 )
-def test_options_of_kafka_arrive(
-    call: Call, ours: Callable[..., Any], given: Dict[str, Any], handed_over: Dict[str, Any]
+def test_options_of_kafka_are_handed_over_to_librdkafka(
+    call: Call,
+    ours: Callable[..., Any],
+    raw: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: Dict[str, Any],
+    handed_over: Dict[str, Any],
 ) -> None:
-    secrets = {"sasl_username": "bot", "sasl_password": "s3cret"}
-    files = {"ssl_cafile": "/ca", "ssl_certfile": "/cert", "ssl_keyfile": "/key"}
-    broker = created(call, type="kafka", url="127.0.0.1:1", topic="events", **{**secrets, **files, **given})
+    """Which takes them: it reads the files and knows the mechanism when a producer is made."""
+    import confluent_kafka
+
+    made: List[Dict[str, Any]] = []
+    producer = confluent_kafka.Producer
+
+    def recorded(config: Dict[str, Any]) -> Any:
+        made.append(config)
+        return producer(config)
+
+    monkeypatch.setattr(confluent_kafka, "Producer", recorded)
+    monkeypatch.setattr(relays, "TIMEOUT_S", 0.5)
+    certificates = Certificates(tmp_path)
+    files = {"CA": certificates.ca_file, "CERT": certificates.client_cert_file, "KEY": certificates.client_key_file}
+    ssl = {"ssl_cafile": files["CA"], "ssl_certfile": files["CERT"], "ssl_keyfile": files["KEY"]}
+    sasl = {"sasl_username": "bot", "sasl_password": "s3cret"}
+    broker = created(call, type="kafka", url="127.0.0.1:1", topic="events", **{**ssl, **sasl, **given})
     store = ours(db=0, event_broker=broker, publish="outbox")
     assert store.event_broker is broker
     assert type(broker) is KafkaEventBroker
-    config = broker._get_kafka_config()
-    assert {**config, **handed_over} == config
-    call(broker.close())
+    try:
+        call(Talk(store).turns(TALKERS))
+        call(until(lambda: bool(made)))
+    finally:
+        call(store.close())
+        if broker.producer is not None:
+            broker.producer.purge()
+        call(broker.close())
+    expected = {name: files.get(value, value) for name, value in handed_over.items()}
+    security = {name: value for name, value in made[0].items() if name.startswith(("sasl.", "ssl.", "security."))}
+    assert security == expected
+    assert made[0]["bootstrap.servers"] == "127.0.0.1:1"
 
 
 class Queue:

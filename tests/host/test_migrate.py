@@ -220,6 +220,34 @@ def test_killed_in_the_middle_it_finishes_and_keeps_what_was_written_meanwhile(s
     assert stores.digests("ours") == stores.digests("sqlite")
 
 
+def test_ctrl_c_ends_it_in_good_order_and_the_same_command_goes_on(stores: Stores) -> None:
+    fill(stores, "sqlite", 60)
+    state = stores.folder / "killed.state"
+    with subprocess.Popen(
+        command(stores, "sqlite", "ours", "--workers", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Whoever runs the tests in the background of a shell has it ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        deadline = time.monotonic() + 120
+        while lines_of(state) < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert err.decode().splitlines()[-1] == "interrupted; what is done is remembered, the same command goes on"
+    assert b"Traceback" not in err
+    done = lines_of(state) - 1
+    assert 0 < done < 60
+    finished = subprocess.run(command(stores, "sqlite", "ours"), stdout=subprocess.PIPE, check=True, timeout=120)
+    report = json.loads(finished.stdout.splitlines()[-1])
+    assert (report["moved"], report["already_there"]) == (60 - done, done)
+    assert stores.digests("ours") == stores.digests("sqlite")
+
+
 def test_turns_that_are_saved_during_the_move_are_kept(stores: Stores) -> None:
     fill(stores, "ours", 30)
     state = stores.folder / "killed.state"

@@ -1,4 +1,8 @@
-"""``rasa-extras migrate`` through every store of Rasa: SQLite, PostgreSQL, ours, Redis, DynamoDB, MongoDB, memory."""
+"""``rasa-extras migrate`` through every store of Rasa: SQLite, PostgreSQL, ours, Redis, DynamoDB, MongoDB, memory.
+
+``MIGRATE_CONVERSATIONS=10000 pytest -s -k every_store tests/host/test_migrate_stores.py`` is the long form, in which
+every move between servers is killed in the middle, too.
+"""
 
 import importlib
 import json
@@ -8,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from conversations import Script
@@ -28,7 +32,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 from tls_proxy import Certificates, TlsProxy
 
 CONVERSATIONS = 30
-IN_ALL_STORES = 10
+IS_LONG = "MIGRATE_CONVERSATIONS" in os.environ
+IN_ALL_STORES = int(os.environ.get("MIGRATE_CONVERSATIONS", "10"))
 WAY = ["sqlite", "postgresql", "ours", "stock", "dynamo", "mongo", "file"]
 
 
@@ -55,15 +60,22 @@ class Stores:
             side.wait(side.store.save(tracker))
         side.close()
 
-    def events(self, name: str) -> Dict[str, List[Dict[str, Any]]]:
-        """Return every conversation's events, as the host's own store reads them."""
+    def read(self, name: str) -> Iterator[Tuple[str, List[Dict[str, Any]]]]:
+        """Yield every conversation's sender id and events, as the host's own store reads them."""
         side = self._side(name)
-        read: Dict[str, Any] = {sender_id: side.read(sender_id) for sender_id in side.sender_ids()}
-        side.close()
-        return {sender_id: [event.as_dict() for event in tracker.events] for sender_id, tracker in read.items()}
+        try:
+            for sender_id in side.sender_ids():
+                tracker: Any = side.read(sender_id)
+                yield sender_id, [event.as_dict() for event in tracker.events]
+        finally:
+            side.close()
 
-    def digests(self, name: str) -> Dict[str, str]:
-        return digests(self.events(name))
+    def digests(self, name: str, as_dynamo: bool = False) -> Dict[str, str]:
+        """Return each conversation's digest, that of its numbers as DynamoDB's store keeps them if ``as_dynamo``."""
+        return {
+            sender_id: digest([_rasa.canonical(rounded(event) if as_dynamo else event) for event in events])
+            for sender_id, events in self.read(name)
+        }
 
     def _side(self, name: str) -> Side:
         if name == "file":
@@ -74,14 +86,6 @@ class Stores:
         side = Side(_rasa_stores, _rasa_stores.read_endpoint_config(self.path(name), "tracker_store"))
         side.store.domain = self._domain
         return side
-
-
-def digests(conversations: Dict[str, List[Dict[str, Any]]], as_dynamo: bool = False) -> Dict[str, str]:
-    """Return each conversation's digest, that of its numbers as DynamoDB's store keeps them if ``as_dynamo``."""
-    return {
-        sender_id: digest([_rasa.canonical(rounded(event) if as_dynamo else event) for event in events])
-        for sender_id, events in conversations.items()
-    }
 
 
 @pytest.fixture
@@ -131,19 +135,40 @@ def all_stores(stores: Stores, postgresql: PostgreSQL, dynamo: Dynamo, monkeypat
     return stores
 
 
-def test_through_every_store_conversations_stay_the_same(all_stores: Stores, migrate: Any) -> None:
+def kill_in_the_middle(stores: Stores, source: str, target: str, moved: int, *more: str) -> None:
+    """Run the command until it has moved so many conversations, and kill it."""
+    command = [sys.executable, "-W", "ignore", "-m", "extras", *arguments(stores, source, target, *more)]
+    state = Path(command[command.index("--state") + 1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120 + moved
+        while not state.exists() or state.read_bytes().count(b"\n") <= moved:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+
+
+def test_through_every_store_conversations_stay_the_same(
+    all_stores: Stores, migrate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     all_stores.put("sqlite", recorded(IN_ALL_STORES))
-    wanted = all_stores.events("sqlite")
-    assert len(wanted) == IN_ALL_STORES
-    before = wanted
+    before, after_dynamo = all_stores.digests("sqlite"), all_stores.digests("sqlite", True)
+    assert len(before) == IN_ALL_STORES
     for source, target in zip(WAY, WAY[1:]):
+        is_killed = IS_LONG and "mongo" not in (source, target)  # which is in this process
+        if is_killed:
+            kill_in_the_middle(all_stores, source, target, IN_ALL_STORES // 2)
         code, report, err = migrate(source, target)
-        assert (code, report["moved"], err) == (0, IN_ALL_STORES, ""), (target, report)
+        if IS_LONG:
+            with capsys.disabled():
+                print(f"{source} to {target}{', killed in the middle, the rest' if is_killed else ''}: {report}")
+        moved = report["moved"]
+        assert (code, moved + report["already_there"], err) == (0, IN_ALL_STORES, ""), (target, report)
+        assert 0 < moved <= IN_ALL_STORES // 2 if is_killed else moved == IN_ALL_STORES
         assert ("9 digits" in report["compared"]) == ("dynamo" in (source, target))
-        found = all_stores.events(target)
-        assert digests(found, target == "dynamo") == digests(before, target == "dynamo"), target
-        before = found
-    assert digests(before, True) == digests(wanted, True)
+        wanted = before if WAY.index(target) < WAY.index("dynamo") else after_dynamo
+        assert all_stores.digests(target) == wanted, target
     assert os.stat(all_stores.path("file")).st_mode & 0o077 == 0
     for source, target in (WAY[:2], WAY[-2:]):
         code, report, err = migrate(source, target)
@@ -153,16 +178,7 @@ def test_through_every_store_conversations_stay_the_same(all_stores: Stores, mig
 @pytest.mark.parametrize(("source", "target"), [("sqlite", "postgresql"), ("ours", "file")])
 def test_killed_in_the_middle_it_finishes(source: str, target: str, all_stores: Stores, migrate: Any) -> None:
     all_stores.put(source, recorded(CONVERSATIONS))
-    command = [sys.executable, "-W", "ignore", "-m", "extras", *arguments(all_stores, source, target, "--rate", "30")]
-    state = Path(command[command.index("--state") + 1])
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
-        while not state.exists() or state.read_bytes().count(b"\n") < 6:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+    kill_in_the_middle(all_stores, source, target, 5, "--rate", "30")
     if target == "file":
         with open(all_stores.path(target), "ab") as file:
             file.write(b'{"sender_id": "torn')
@@ -243,7 +259,7 @@ def test_what_a_store_cannot_keep_is_named(
     assert (code, report["moved"], report["failed"]) == (1, 2, 1), report
     assert why in report["reasons"][0]["why"]
     assert "secret" not in json.dumps(report) + err
-    assert len(all_stores.events(target)) == 2
+    assert len(all_stores.digests(target)) == 2
 
 
 def test_names_with_dots_and_dollars_come_through_mongo(all_stores: Stores, migrate: Any) -> None:

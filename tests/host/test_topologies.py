@@ -1,10 +1,12 @@
 """The store of this host on a real cluster and behind real Sentinels, with four writers, while masters come and go.
 
-What a save without an error has stored is there at the end, once; each save ends within ``call_timeout``.
+What a save without an error has stored is there at the end, once; each save ends within ``call_timeout``. Then all of
+it is moved by ``rasa-extras migrate``.
 """
 
 import asyncio
 import inspect
+import json
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from the_host import IS_RASA_2
 from topologies import HOST, SERVICE, RedisCluster, Watched, until
 
 from extras import _redis
+from extras.cli.main import main
 from extras.trackerstore import ExtraRedisTrackerStore, StoreNotAcknowledgedError
 
 CALL_TIMEOUT_S = 15.0
@@ -140,8 +143,27 @@ def kept(saves: List[Save], domain: Domain, call: Callable[[Any], Any], **option
     assert lost == []
 
 
+def move(folder: Path, capsys: "pytest.CaptureFixture[str]", **options: Any) -> None:
+    """Move all conversations to a file, and from there below another prefix of the same Redis, which has all then."""
+    ours = {"type": "extras.trackerstore.ExtraRedisTrackerStore", **options}
+    names = {"first": folder / "first.yml", "copy": folder / "copy.jsonl", "second": folder / "second.yml"}
+    names["first"].write_text(json.dumps({"tracker_store": ours}))
+    names["second"].write_text(json.dumps({"tracker_store": {**ours, "key_prefix": "moved"}}))
+    for number, (source, target, what) in enumerate(
+        [("first", "copy", "moved"), ("copy", "second", "moved"), ("first", "second", "already_there")]
+    ):
+        capsys.readouterr()
+        paths = ["--from", str(names[source]), "--to", str(names[target]), "--state", str(folder / f"{number}.state")]
+        code = main(["migrate", *paths, "--json"])
+        printed = capsys.readouterr()
+        assert (code, printed.err) == (0, ""), printed
+        assert json.loads(printed.out)[what] == len(SENDERS), printed
+
+
 @pytest.mark.skipif(not _redis.HAS_CLUSTER, reason="redis-py before 4.1 knows nothing of clusters")
-def test_a_cluster(tmp_path: Path, domain: Domain, call: Callable[[Any], Any]) -> None:
+def test_a_cluster(
+    tmp_path: Path, domain: Domain, call: Callable[[Any], Any], capsys: "pytest.CaptureFixture[str]"
+) -> None:
     """A slot moves there and back, a replica takes over by hand, a master is killed."""
     with RedisCluster(tmp_path) as cluster:
         options: Dict[str, Any] = {"deployment_mode": "cluster", "endpoints": [f"{HOST}:{cluster.masters[0]}"]}
@@ -166,6 +188,7 @@ def test_a_cluster(tmp_path: Path, domain: Domain, call: Callable[[Any], Any]) -
         assert all(save.error is None for save in writers.saves[: quiet // 2])
         assert writers.back_after(taken_over_at, "alice") < BACK_S
         kept(writers.saves, domain, call, **options)
+        move(tmp_path, capsys, **options)
 
 
 def _home_and_other(cluster: RedisCluster, slot: int) -> Tuple[int, int]:
@@ -173,7 +196,9 @@ def _home_and_other(cluster: RedisCluster, slot: int) -> Tuple[int, int]:
     return home, next(port for port in cluster.masters if port != home)
 
 
-def test_sentinels(tmp_path: Path, domain: Domain, call: Callable[[Any], Any]) -> None:
+def test_sentinels(
+    tmp_path: Path, domain: Domain, call: Callable[[Any], Any], capsys: "pytest.CaptureFixture[str]"
+) -> None:
     """Sentinels replace the master by hand, then it is killed. What both replicas had is kept."""
     with Watched(tmp_path) as watched:
         options = {"url": f"redis+sentinel://{','.join(watched.endpoints)}/{SERVICE}"}
@@ -192,3 +217,4 @@ def test_sentinels(tmp_path: Path, domain: Domain, call: Callable[[Any], Any]) -
         writers.judge()
         assert writers.back_after(taken_over_at, "alice") < BACK_S
         kept(writers.saves, domain, call, **options)
+        move(tmp_path, capsys, **options)

@@ -17,6 +17,16 @@ def unset_variable_of_the_broker(place: Place) -> Any:
     return f"tracker_store:\n  type: {OURS}\nevent_broker:\n  url: ${{NO_SUCH_VARIABLE}}\n"
 
 
+def our_broker(place: Place, **options: Any) -> Any:
+    kind = {"type": "extras.eventbroker.ExtraRedisEventBroker", "url": "127.0.0.1", "port": place.server.port}
+    return {**kind, "password": PASSWORD, **options}
+
+
+@fault("warning", "event broker", "names no event broker")
+def outbox_for_nobody(place: Place) -> Any:
+    return place.store(publish="outbox")
+
+
 def kafka(place: Place) -> Any:
     return {"type": "kafka", "url": [f"127.0.0.1:{place.server.port}", f"127.0.0.1:{place.refused_port()}"]}
 
@@ -32,6 +42,36 @@ other("event_broker", "failed", "event broker", "cannot be read", lambda place: 
 other("event_broker", "failed", "event broker", "pikaa: is neither", lambda place: {"type": "pikaa"})
 other("event_broker", "failed", "event broker", "no module no_bot", lambda place: {"type": "no_bot.Broker"})
 other("event_broker", "failed", "event broker", "the folder of", lambda place: {"type": "sql", "db": "/no/such/events"})
+other("event_broker", "failed", "event broker", "record_exp is about", lambda place: our_broker(place, record_exp=5))
+other("event_broker", "failed", "event broker", "invalid", lambda place: our_broker(place, password="hunter3-of-redis"))
+other(
+    *("event_broker", "failed", "event broker", "connecting to"),
+    lambda place: our_broker(place, port=place.refused_port()),
+)
+
+
+@fault("failed", "event broker", "WRONGTYPE")
+def something_else_than_a_stream(place: Place) -> Any:
+    place.root.set("events-of-bot", "no stream", px=60_000)
+    place.undo.callback(place.root.delete, "events-of-bot")
+    return {"tracker_store": place.store(), "event_broker": our_broker(place, stream="events-of-bot")}
+
+
+other(
+    *("lock_store", "failed", "lock store", "record_exp is about"),
+    lambda place: {"type": "extras.lockstore.ExtraRedisLockStore", "record_exp": 5},
+)
+other(
+    *("lock_store", "failed", "lock store", "url and host are both"),
+    lambda place: {"type": "redis", "url": "127.0.0.1", "host": "127.0.0.1"},
+)
+other(
+    *("lock_store", "warning", "lock store", "takes no url, and goes to 127.0.0.1"),
+    lambda place: {
+        **{"type": "concurrent_redis", "url": "redis.internal", "host": "127.0.0.1"},
+        **{"port": place.server.port, "password": PASSWORD},
+    },
+)
 other("lock_store", "failed", "lock store", "Redis: is neither", lambda place: {"type": "Redis"})
 other("lock_store", "failed", "lock store", "refused", lambda place: {"type": "redis", "port": place.refused_port()})
 other(

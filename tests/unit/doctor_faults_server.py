@@ -2,12 +2,17 @@
 
 import shutil
 import time
+from contextlib import suppress
 from typing import Any
 
+import redis
 from doctor_fault import fault, option
 from doctor_place import PASSWORD, Place, cluster_port
 
+from extras.backlog import Backlog
 from extras.bench.server import find_server
+from extras.journal import set_aside
+from extras.lastknown import ABSENT, Taken
 
 # Login and rights.
 
@@ -72,10 +77,58 @@ def replica(place: Place) -> Any:
     return place.store()
 
 
+@fault("failed", "version", "older than any that is supported")
+def old_version(place: Place) -> Any:
+    place.monkeypatch.setattr("extras.cli.checks_server._OLDEST_VERSION", (99, 0))
+    return place.store()
+
+
+@fault("failed", "login", "loading the dataset in memory")
+def reading_its_data(place: Place) -> Any:
+    server = place.own("--requirepass", PASSWORD)
+    client = place.client(server)
+    client.mset({f"key-{number}": "x" * 100 for number in range(5000)})
+    client.save()
+    server.stop()
+    server.launch("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
+    return place.store(port=server.port)
+
+
+def a_cluster_node(place: Place, *arguments: str) -> Any:
+    return place.own("--cluster-enabled", "yes", "--requirepass", PASSWORD, *arguments, port=cluster_port())
+
+
 @fault("failed", "role", "Redis Cluster")
 def cluster(place: Place) -> Any:
-    server = place.own("--cluster-enabled", "yes", "--requirepass", PASSWORD, port=cluster_port())
-    return place.store(port=server.port)
+    return place.store(port=a_cluster_node(place).port)
+
+
+@fault("failed", "slots", "8,192 of 16,384 are served")
+def half_a_cluster(place: Place) -> Any:
+    server = a_cluster_node(place, "--cluster-require-full-coverage", "no", "--appendonly", "yes")
+    client = place.client(server)
+    client.execute_command("CLUSTER", "ADDSLOTS", *range(8192))
+    deadline = time.monotonic() + 20
+    while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return place.store(port=server.port, cluster=True, call_timeout=1)
+
+
+@fault("warning", "replicas", "nobody takes over")
+def master_alone_in_its_cluster(place: Place) -> Any:
+    return half_a_cluster(place)
+
+
+@fault("failed", "replicas", "0 of the 1 that min_replicas_ack asks for")
+def fewer_replicas_than_are_waited_for(place: Place) -> Any:
+    return place.store(min_replicas_ack=1)
+
+
+@fault("failed", "layout", "no Sentinel says")
+def sentinel_that_knows_no_master(place: Place) -> Any:
+    port = sentinel(place)["port"]
+    sentinels = {"deployment_mode": "sentinel", "endpoints": [f"127.0.0.1:{port}"], "sentinel_service": "another"}
+    return place.store(url=..., port=..., sentinel_password=PASSWORD, call_timeout=1, **sentinels)
 
 
 @fault("failed", "role", "a Sentinel")
@@ -110,6 +163,13 @@ def eviction_before_time(place: Place) -> Any:
 @fault("failed", "memory", "used of maxmemory")
 def full_memory(place: Place) -> Any:
     place.config("maxmemory", "1")
+    return place.store()
+
+
+@fault("warning", "memory", "used of maxmemory")
+def nearly_full_memory(place: Place) -> Any:
+    used: Any = place.root.info("memory")
+    place.config("maxmemory", str(int(used["used_memory"] / 0.87)))
     return place.store()
 
 
@@ -161,6 +221,60 @@ def snapshot_failed(place: Place) -> Any:
     while client.info()["rdb_last_bgsave_status"] == "ok" and time.monotonic() < deadline:
         time.sleep(0.02)
     return place.store(port=server.port)
+
+
+@fault("warning", "persistence", "was not rewritten")
+def rewrite_failed(place: Place) -> Any:
+    server = place.own("--requirepass", PASSWORD, "--appendonly", "yes")
+    client = place.client(server)
+    shutil.rmtree(server.folder)
+    with suppress(redis.ResponseError):  # newer servers say at once that it cannot be
+        client.bgrewriteaof()
+    deadline = time.monotonic() + 20
+    while client.info()["aof_last_bgrewrite_status"] == "ok" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return place.store(port=server.port)
+
+
+# The journal of outages.
+
+
+def journal(place: Place, **options: Any) -> Any:
+    return place.store(on_outage="journal", journal_path=str(place.folder / "journal"), **options)
+
+
+@fault("failed", "journal", "is not there or cannot be written")
+def folder_of_the_journal_missing(place: Place) -> Any:
+    return {**journal(place), "journal_path": "/no/such/folder/journal"}
+
+
+@fault("failed", "journal", "holds something else")
+def journal_that_is_none(place: Place) -> Any:
+    (place.folder / "journal").write_text("a text", encoding="ascii")
+    return journal(place)
+
+
+@fault("warning", "journal", "are free in")
+def no_room_for_the_journal(place: Place) -> Any:
+    return journal(place, journal_max_bytes=2**60)
+
+
+@fault("warning", "journal", "1 turns wait in")
+def journal_that_no_rasa_has(place: Place) -> Any:
+    kept = Backlog(place.folder / "journal", 2**20)
+    for sender_id in ("alice", "bob"):
+        kept.put(sender_id, ABSENT, Taken(b'{"event": "user"}', b'], "name": "x"}'), None).result(20)
+    copied = kept.copy("alice")
+    assert copied is not None
+    kept.done("alice", copied)
+    kept.close()
+    return journal(place)
+
+
+@fault("warning", "journal", "could not be brought to Redis")
+def turns_set_aside(place: Place) -> Any:
+    set_aside(place.folder / "journal.refused", [b"damaged"])
+    return journal(place)
 
 
 @fault("warning", "clock", "behind this machine's")

@@ -78,12 +78,24 @@ def no_connection_left(place: Place) -> Any:
     return place.store()
 
 
+@fault("failed", "answer", "protected mode")
+def protected_from_other_machines(place: Place) -> Any:
+    own = place.own_address()
+    return place.store(url=own, port=place.own("--bind", own, "127.0.0.1").port, password=...)
+
+
 # TLS.
 
 
 @fault("failed", "certificate", "has expired")
 def expired_certificate(place: Place) -> Any:
     return place.tls(_issued(place, days=-1))
+
+
+@fault("failed", "certificate", "not yet valid")
+def certificate_of_the_future(place: Place) -> Any:
+    start = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    return place.tls(place.certificates.ca.issue_cert("127.0.0.1", not_before=start))
 
 
 @fault("warning", "certificate", "days left")

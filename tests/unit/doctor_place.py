@@ -133,6 +133,15 @@ class Place:
             self.undo.callback(end)
         thread.start()
 
+    def own_address(self) -> str:
+        """Return an address of this machine that is not its loopback."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.connect(("192.0.2.1", 9))  # sends nothing
+            except OSError:
+                pytest.skip("this machine has no address but its loopback")
+            return str(sock.getsockname()[0])
+
     def refused_port(self) -> int:
         """Return a port where nothing listens."""
         return free_port()

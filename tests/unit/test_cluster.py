@@ -1,7 +1,6 @@
 """A store's clients on a real Redis Cluster: every key, every scan, and whatever happens to its masters."""
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
@@ -12,7 +11,6 @@ from topologies import HOST, SLOTS, RedisCluster, until
 
 from extras import _redis
 from extras.bench.server import RedisServer
-from extras.cli.main import main
 from extras.configured import AsyncClient, sync_client
 from extras.conversation import Conversations, load_many
 from extras.options import Options, parse
@@ -21,6 +19,7 @@ from extras.steps import arun, run
 if not _redis.HAS_CLUSTER:
     pytest.skip("redis-py before 4.1 knows nothing of clusters", allow_module_level=True)
 
+from tools import Tools
 from turning import SENDERS, Writers, one
 
 CONVERSATIONS = Conversations("tracker:", 20, False)
@@ -211,40 +210,24 @@ def test_a_frozen_master_under_load(cluster: RedisCluster, options: Options, sid
 def test_the_command_line(
     cluster: RedisCluster,
     options: Options,
-    call: Call,
     tmp_path: Path,
     capsys: "pytest.CaptureFixture[str]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    names = [f"sender-{number}" for number in range(12)]
-    event = '{"event": "user", "text": "hi", "timestamp": 1.0}'
-    for name in names:
-        call(CONVERSATIONS.replace(name, f'{{"events": [{event}], "name": "{name}"}}', None))
+    def keys() -> List[bytes]:
+        masters = set(cluster.owners(cluster.masters[0]).values())
+        return [key for port in masters for key in cluster.at(port).scan_iter()]
+
     store = {"url": HOST, "cluster": True, "endpoints": list(options.endpoints)}
     ours = {"type": "extras.trackerstore.ExtraRedisTrackerStore", **store}
-    path, copy = tmp_path / "endpoints.yml", tmp_path / "copy.jsonl"
-    path.write_text(json.dumps({"tracker_store": ours, "lock_store": {"type": "redis", **store}}))
-
-    def command(*arguments: str) -> str:
-        assert main(["conversations", arguments[0], str(path), *arguments[1:]]) == 0
-        return capsys.readouterr().out
-
-    listed = [json.loads(line)["sender_id"] for line in command("list", "--json").splitlines()]
-    assert sorted(listed) == sorted(names)
-    assert "hi" in command("show", "sender-3")
-    command("export", str(copy))
-    for name in names[:6]:
-        assert json.loads(command("delete", name, "--yes"))["keys"][0]["what"] == "document"
-    assert json.loads(command("stats", "--json"))["conversations"] == 6
-    assert json.loads(command("import", str(copy), "--json"))["imported"] == 6
-    assert json.loads(command("stats", "--json"))["conversations"] == 12
-    monkeypatch.chdir(path.parent)  # the sources' extras/ would hide what is installed
-    code = main(["doctor", str(path), "--json"])
-    findings = json.loads(capsys.readouterr().out)["findings"]
-    assert code == 0, [finding for finding in findings if finding["level"] == "failed"]
+    tools = Tools(tmp_path, {"tracker_store": ours, "lock_store": {"type": "redis", **store}}, keys, capsys)
+    tools.conversations()
+    monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+    findings = tools.doctor()
     titles = [finding["title"] for finding in findings if finding["level"] == "ok"]
     assert {"layout", "permissions", "conversation", "liveness", "lock store"} <= set(titles)
     assert titles.count("role") == 3
+    assert {finding["title"] for finding in findings if finding["level"] == "warning"} == {"persistence"}
 
 
 def test_what_is_no_cluster_says_so(server: RedisServer) -> None:

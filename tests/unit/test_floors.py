@@ -77,13 +77,14 @@ FLOORS = {
     "_rasa_iam": 5,
     "_rasa_brokers": 5,
     "_rasa_locks": 5,
+    "_rasa_logs": 5,
     "_rasa_stores": 5,
     "bench": 6,
     "cli": 6,
     "__main__": 6,
 }
 MAY_IMPORT = {
-    "rasa": {"_rasa", "_rasa_brokers", "_rasa_iam", "_rasa_locks", "loading"},
+    "rasa": {"_rasa", "_rasa_brokers", "_rasa_iam", "_rasa_locks", "_rasa_logs", "loading"},
     "redis": {
         "_redis",
         "async_client",

@@ -1,7 +1,6 @@
 """A store's clients behind real Sentinels: the master is found, and found again, whatever becomes of it."""
 
 import asyncio
-import json
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 import redis
+from tools import Tools
 from topologies import HOST, SERVICE, Watched, until
 from turning import Writers, one
 
 from extras import _redis
 from extras.bench.server import RedisServer
-from extras.cli.main import main
 from extras.configured import AsyncClient, sync_client
 from extras.conversation import Conversations
 from extras.options import Options, parse
@@ -139,21 +138,29 @@ def test_a_killed_master_under_load(watched: Watched) -> None:
     watched.at(watched.master()).flushall()
 
 
-def test_the_doctor(
+def test_the_command_line(
     watched: Watched, tmp_path: Path, capsys: "pytest.CaptureFixture[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def keys() -> List[bytes]:
+        found: List[bytes] = []
+        for database in range(2):
+            client = redis.Redis(HOST, watched.master(), db=database, password=PASSWORD)
+            found += client.scan_iter()
+            client.connection_pool.disconnect()
+        return found
+
+    kind = "extras.trackerstore.ExtraRedisTrackerStore"
+    sections = {
+        "tracker_store": {"type": kind, "record_exp": 60, **given(watched)},
+        "lock_store": {"type": "extras.lockstore.ExtraRedisLockStore", **given(watched)},
+    }
+    tools = Tools(tmp_path, sections, keys, capsys, [PASSWORD, OF_SENTINELS])
+    tools.conversations()
     monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
-    path = tmp_path / "endpoints.yml"
-    kind = {"type": "extras.trackerstore.ExtraRedisTrackerStore", "record_exp": 60}
-    path.write_text(json.dumps({"tracker_store": {**kind, **given(watched)}}))
-    code = main(["doctor", str(path), "--json"])
-    printed = capsys.readouterr().out
-    findings = json.loads(printed)["findings"]
-    assert code == 0, [finding for finding in findings if finding["level"] == "failed"]
+    findings = tools.doctor()
     assert [finding["title"] for finding in findings].count("role") == 1
     assert {"connect"} == {finding["title"] for finding in findings if "refused" in finding["found"]}
-    assert PASSWORD not in printed
-    assert OF_SENTINELS not in printed
+    assert {finding["title"] for finding in findings if finding["level"] == "warning"} == {"connect", "persistence"}
 
 
 def test_sentinels_that_do_not_know_the_master(watched: Watched) -> None:
