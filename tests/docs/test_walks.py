@@ -7,6 +7,7 @@ from typing import Dict, List
 import pytest
 import redis
 from pages import blocks, pages
+from topologies import cluster_port
 from walk import Walk
 
 from extras.bench.server import RedisServer, free_port
@@ -24,7 +25,9 @@ def walkable() -> List[Path]:
 def redis_at(port: int) -> Dict[str, str]:
     """Return what stands in the place of a page's Redis."""
     place = f"127.0.0.1:{port}"
-    return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), "6380": str(free_port())}
+    others = {name: str(free_port()) for name in ("6380", "26379")}
+    nodes = {name: str(cluster_port()) for name in ("7001", "7002", "7003")}
+    return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), **others, **nodes}
 
 
 @pytest.mark.parametrize("page", walkable(), ids=lambda page: str(page.stem))
