@@ -22,7 +22,7 @@ lint:  ## What pre-commit runs.
 docs:  ## The documentation, built and walked through; it is in build/docs then.
 	@$(PYTHON) tests/cells.py --only docs
 
-matrix:  ## Each redis-py on each server that a package gives; writes the table in the README.
+matrix:  ## Each redis-py on each server that a package gives; writes the table of docs/compatibility.md.
 	@$(PYTHON) tests/matrix.py
 
 build:  ## An sdist, and a wheel built from it, in dist/, and all that can be checked of a release here.

@@ -1,4 +1,4 @@
-"""The tables of README.md, from what ``--json`` has written; README.md's are checked against them."""
+"""The tables of docs/benchmark.md and docs/failures.md, from what ``--json`` has written; theirs are checked against them."""
 
 from typing import Any, Dict, List
 

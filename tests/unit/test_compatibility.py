@@ -9,11 +9,12 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+VERSIONS = PAGE.partition("## Clients on servers")[0]
 PYPROJECT = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
 ROWS = {
     cells[0]: cells[1:]
     for cells in (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
+        [cell.strip() for cell in line.strip("|").split("|")] for line in VERSIONS.splitlines() if line[:1] == "|"
     )
 }
 EXACT = re.compile(r"\b\d+\.\d+\.\d+\b")
@@ -70,6 +71,14 @@ def test_redis_pys_are_those_of_the_cells_and_the_dependency(cells: Dict[str, An
     assert set(EXACT.findall(ROWS["redis-py"][1])) == tested
     assert f'"redis>={ROWS["redis-py"][0].split()[0]}"' in PYPROJECT
     assert f'"hiredis>={ROWS["hiredis"][0].split()[0]}"' in PYPROJECT
+
+
+@pytest.mark.parametrize("server", ["Redis", "Valkey"])
+def test_servers_are_those_of_the_matrix(server: str) -> None:
+    head = PAGE.partition("<!-- made by make matrix -->\n")[2].partition("\n")[0]
+    tested = {version.rpartition(".")[0] for version in re.findall(rf"{server} (\d+\.\d+\.\d+)", head)}
+    assert tested
+    assert set(re.findall(r"\d+\.\d+", ROWS[server][1])) == tested
 
 
 def test_systems_are_those_of_a_release() -> None:
