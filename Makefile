@@ -5,7 +5,7 @@ ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
 endif
 
-.PHONY: demo rasa test lint build wheels docs matrix clean
+.PHONY: demo rasa test lint build wheels nightly docs matrix clean
 
 demo:  ## A real Rasa tracker store keeps a conversation in an embedded Redis across a restart.
 	@$(PYTHON) demo/run.py
@@ -28,8 +28,11 @@ matrix:  ## Each redis-py on each server that a package gives; writes the table 
 build:  ## An sdist, and a wheel built from it, in dist/, and all that can be checked of a release here.
 	@$(PYTHON) tests/cells.py --only build
 
-wheels:  ## The same with a wheel for every Python of this machine, in dist/repaired.
-	@WHEELS=all $(PYTHON) tests/cells.py --only build
+wheels:  ## The same with a wheel for every Python of this machine, in dist/repaired, tried with each Rasa.
+	@$(PYTHON) tests/cells.py --only nightly-wheels
+
+nightly:  ## That, and a wheel for aarch64, tried by qemu-user (Debian, qemu-user-static).
+	@$(PYTHON) tests/cells.py --only nightly
 
 clean:
 	rm -rf build dist *.egg-info

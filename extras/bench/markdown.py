@@ -1,4 +1,4 @@
-"""The tables of docs/benchmark.md and docs/failures.md, from what ``--json`` has written; theirs are checked against them."""
+"""The tables of docs/benchmark.md and docs/failures.md, which are checked, from what ``--json`` has written."""
 
 from typing import Any, Dict, List
 

@@ -40,7 +40,9 @@ def test_what_rasa_says_is_what_the_page_shows() -> None:
     shown = {message for message, who in messages() if who == "Rasa"}
     assert "Tracker store with type '...' not found. Using `InMemoryTrackerStore` instead." in shown
     core = Path(rasa.__file__).parent / "core"
-    sources = [(core / name).read_text(encoding="utf-8") for name in ("tracker_store.py", "brokers/broker.py", "lock_store.py")]
+    sources = [
+        (core / name).read_text(encoding="utf-8") for name in ("tracker_store.py", "brokers/broker.py", "lock_store.py")
+    ]
     texts = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr)]
     said = ["".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in t.values) for t in texts]
     assert shown <= set(said)

@@ -1,7 +1,7 @@
-"""Build a wheel for Linux on aarch64, install it and try it there, on a machine of another kind: ``make aarch64``.
+"""Build a wheel for Linux on aarch64, install it and try it there, on a machine of another kind: ``make nightly``.
 
-Its Python is Debian's for arm64, unpacked into a folder and run by qemu-user; nothing of this machine is changed. pip runs
-there, too, so that it chooses what it would on such a machine. ``ziglang`` compiles. Needs Debian, and its package
+Its Python is Debian's for arm64, unpacked into a folder and run by qemu-user; nothing of this machine is changed. pip
+runs there, too, so that it chooses what it would on such a machine. ``ziglang`` compiles. Needs Debian, and its package
 ``qemu-user-static``.
 """
 
@@ -105,7 +105,9 @@ def main() -> List[str]:
             return [f"{made.name} is no wheel for Linux on aarch64"]
         pip = Path(sys.executable).parent.parent / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "pip"
         site = folder / "site"
-        python.run(str(pip), "--disable-pip-version-check", "install", "--only-binary", ":all:", "-t", str(site), str(made))
+        python.run(
+            str(pip), "--disable-pip-version-check", "install", "--only-binary", ":all:", "-t", str(site), str(made)
+        )
         trial = Path(__file__).with_name("wheel.py")
         server = shutil.which(SERVER)
         python.run(str(trial), *([server] if server else []), PYTHONPATH=str(site), EXTRAS_FASTSOCK="native")

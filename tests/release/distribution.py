@@ -69,7 +69,7 @@ def contents(sdist: Path, wheel: Path) -> List[str]:
             packed ^ (sources | {"extras/py.typed"} | native)
         ),
         "the wheel has no LICENSE": not licensed,
-        f"{wheel.name} is not for one Python alone; one for several (abi3) takes abi3audit, and CONTRIBUTING's figures": not (
+        f"{wheel.name} is for several Pythons, which takes abi3audit and other figures than CONTRIBUTING has": not (
             re.search(r"-(cp3\d+)-\1-", wheel.name)
         ),
         f"the sdist lacks {native_sources - kept}": not native_sources <= kept,

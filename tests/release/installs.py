@@ -1,7 +1,7 @@
 """Install the wheel as a user does, without a compiler and in seconds: into an empty environment, and beside each Rasa.
 
-``tests/hosts`` has a pinned list of what the tracker store of each host needs, for each Python that it runs on. Into such
-an environment the wheel is installed with its dependencies, which must be there already, and left as they are.
+``tests/hosts`` has a pinned list of what the tracker store of each host needs, for each Python that it runs on. Into
+such an environment pip puts the wheel, and what it needs and is not there; what is there has to stay as it is.
 """
 
 import os
@@ -16,8 +16,8 @@ from distribution import PROJECT, repair
 
 sys.path[:0] = [str(PROJECT / "demo"), str(PROJECT / "tests")]
 
-from cells import EMBEDDED, HOSTS
-from interpreters import find_python
+from cells import EMBEDDED, HOSTS  # noqa: E402
+from interpreters import find_python  # noqa: E402
 
 PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 15.0

@@ -110,6 +110,14 @@ def test_the_workflow_runs_each_cell_of_the_newest(cells: Dict[str, Any]) -> Non
     assert all(cell.newest for cell in cells["NEWEST"])
 
 
+def test_the_nightly_workflow_runs_cells_that_there_are(cells: Dict[str, Any]) -> None:
+    text = (PROJECT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    named = re.findall(r"- cell: (\S+)", text)
+    known = [cell.name for cell in [*cells["CELLS"], *cells["NIGHTLY"]]]
+    assert "nightly-wheels" in named
+    assert [name for name in named if not any(cell.startswith(name) for cell in known)] == []
+
+
 def test_a_release_lacks_nothing() -> None:
     released = runpy.run_path(str(PROJECT / "tests" / "release" / "released.py"))
     version, missing = released["VERSION"], released["missing"]

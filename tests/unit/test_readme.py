@@ -1,4 +1,4 @@
-"""README.md shows every option exactly as ``extras.options`` has it; figures that are shown are those that were measured.
+"""README.md shows every option exactly as ``extras.options`` has it; figures that are shown were measured.
 
 After an option changes, put the output of ``python tests/unit/test_readme.py`` in place of README.md's table.
 """
