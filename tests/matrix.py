@@ -1,8 +1,8 @@
 """Every redis-py that a supported Rasa pins, and those between, on every server that a package gives: ``make matrix``.
 
 Writes the table into docs/compatibility.md, between its markers. The environments are those of the unit cells
-(``tests/cells.py``), with a fresh wheel; the servers are in them, from PyPI, or on ``PATH``, from Debian: ``redis-server`` of bookworm,
-``valkey-server`` of bookworm-backports. A cell is :mod:`smoke` in each mode.
+(``tests/cells.py``), with a fresh wheel; the servers are in them, from PyPI, or on ``PATH``, from Debian:
+``redis-server`` of bookworm, ``valkey-server`` of bookworm-backports. A cell is :mod:`smoke` in each mode.
 """
 
 import os
