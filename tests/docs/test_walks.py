@@ -17,6 +17,14 @@ WALK_S = 300
 """How long a page may take: what it does take is seconds, on a machine that is not busy."""
 
 
+YOURS = """\
+tracker_store:
+  type: extras.trackerstore.ExtraRedisTrackerStore
+  url: redis://127.0.0.1:{port}
+"""
+"""The endpoints.yml of a reader, until a page makes another."""
+
+
 def walkable() -> List[Path]:
     """Return the pages on which there is something to do."""
     return [page for page in pages() if any(block.is_run() for block in blocks(page))]
@@ -35,11 +43,13 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: Redi
     with redis.Redis(port=own_server.port) as client:
         for sender_id in ("alice", "bob"):
             client.set(f"tracker:{sender_id}", RECORDED)
-    Walk(page, tmp_path / "page", redis_at(own_server.port), {}).run(WALK_S)
+    walk = Walk(page, tmp_path / "page", redis_at(own_server.port), {})
+    (tmp_path / "page" / "endpoints.yml").write_text(YOURS.format(port=own_server.port), encoding="utf-8")
+    walk.run(WALK_S)
 
 
 def test_there_are_pages_to_walk_through() -> None:
-    assert {"login", "tls", "operating", "clients"} <= {page.stem for page in walkable()}
+    assert {"login", "tls", "operating", "cluster", "sentinel", "clients", "upgrading", "troubleshooting"} <= {page.stem for page in walkable()}
 
 
 @pytest.mark.parametrize(
