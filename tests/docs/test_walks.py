@@ -49,7 +49,9 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: Redi
 
 
 def test_there_are_pages_to_walk_through() -> None:
-    assert {"login", "tls", "operating", "cluster", "sentinel", "clients", "upgrading", "troubleshooting"} <= {page.stem for page in walkable()}
+    assert {"login", "tls", "operating", "cluster", "sentinel", "clients", "upgrading", "troubleshooting"} <= {
+        page.stem for page in walkable()
+    }
 
 
 @pytest.mark.parametrize(
