@@ -230,7 +230,7 @@ NIGHTLY = [
         needs=("apt-get", "dpkg-deb", "qemu-aarch64-static"),
     ),
 ]
-"""The same; the workflow ``nightly`` and ``make nightly`` do."""
+"""The same; the workflow ``nightly`` and ``make nightly`` do, one after the other: both build in the checkout."""
 
 
 @dataclass

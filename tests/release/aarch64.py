@@ -106,7 +106,15 @@ def main() -> List[str]:
         pip = Path(sys.executable).parent.parent / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "pip"
         site = folder / "site"
         python.run(
-            str(pip), "--disable-pip-version-check", "install", "--only-binary", ":all:", "-t", str(site), str(made)
+            str(pip),
+            "--disable-pip-version-check",
+            "install",
+            "--no-compile",
+            "--only-binary",
+            ":all:",
+            "-t",
+            str(site),
+            str(made),
         )
         trial = Path(__file__).with_name("wheel.py")
         server = shutil.which(SERVER)
