@@ -78,3 +78,9 @@ def test_what_a_page_needs_that_is_here_is_run(tmp_path: Path) -> None:
     assert Walk(page, tmp_path / "1", {}, {}).run(60) == 0
     with pytest.raises(AssertionError, match="ended with 1"):
         Walk(page, tmp_path / "2", {}, {}, here={"Rasa"}).run(60)
+
+
+def test_a_text_behind_prose_is_not_what_the_block_before_prints(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\necho 1\n```\n\nMessages of others:\n\n```text\nrefused\n```\n", encoding="utf-8")
+    assert Walk(page, tmp_path / "page", {}, {}).run(60) == 1
