@@ -5,7 +5,7 @@ ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
 endif
 
-.PHONY: demo rasa test lint build wheels docs matrix clean
+.PHONY: demo rasa test lint build wheels nightly docs matrix clean
 
 demo:  ## A real Rasa tracker store keeps a conversation in an embedded Redis across a restart.
 	@$(PYTHON) demo/run.py
@@ -22,14 +22,18 @@ lint:  ## What pre-commit runs.
 docs:  ## The documentation, built and walked through; it is in build/docs then.
 	@$(PYTHON) tests/cells.py --only docs
 
-matrix:  ## Each redis-py on each server that a package gives; writes the table in the README.
+matrix:  ## Each redis-py on each server that a package gives; writes the table of docs/compatibility.md.
 	@$(PYTHON) tests/matrix.py
 
 build:  ## An sdist, and a wheel built from it, in dist/, and all that can be checked of a release here.
 	@$(PYTHON) tests/cells.py --only build
 
-wheels:  ## The same with a wheel for every Python of this machine, in dist/repaired.
-	@WHEELS=all $(PYTHON) tests/cells.py --only build
+wheels:  ## The same with a wheel for every Python of this machine, in dist/repaired, tried with each Rasa.
+	@$(PYTHON) tests/cells.py --only nightly-wheels
+
+nightly:  ## That, and a wheel for aarch64, tried by qemu-user (Debian, qemu-user-static).
+	@$(PYTHON) tests/cells.py --only nightly-wheels
+	@$(PYTHON) tests/cells.py --only nightly-aarch64 --require nightly-aarch64
 
 clean:
 	rm -rf build dist *.egg-info

@@ -79,6 +79,12 @@ def changes() -> str:
     return (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def hosts() -> str:
+    """Return the README's table of Rasas."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    return text[text.index("| Rasa | Python |") :].partition("\n\n")[0]
+
+
 def how_to_report() -> str:
     """Return what SECURITY.md says, without its heading."""
     return (PROJECT / "SECURITY.md").read_text(encoding="utf-8").partition("\n")[2].strip()
@@ -86,7 +92,7 @@ def how_to_report() -> str:
 
 MADE: Dict[str, Callable[[], str]] = {
     function.__name__.replace("_", "-"): function
-    for function in (options, liveness_names, commands, benchmark, changes, how_to_report)
+    for function in (options, liveness_names, commands, benchmark, changes, hosts, how_to_report)
 }
 
 

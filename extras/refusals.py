@@ -33,7 +33,7 @@ _IS_TLS = "this port speaks TLS: set use_ssl: true, or use a rediss:// url"
 _VERSION = (
     "server and ssl_min_version have no version of TLS in common: let the server speak a newer one (tls-protocols)"
 )
-_RIGHTS = 'give the user what the store needs: README, "Logging in", has the line for ACL SETUSER'
+_RIGHTS = "give the user what the store needs: docs/how-to/login.md has the line for ACL SETUSER"
 
 _KNOWN: Tuple[_Known, ...] = (
     _Known("hostname mismatch", "write the name that the server's certificate is for in url, or renew it", "url"),

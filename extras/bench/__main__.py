@@ -161,7 +161,7 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     )
     then.add_argument("--plot", type=_picture, metavar="FILE", help="draw them there, .svg or .png (needs matplotlib)")
     then.add_argument("--chart", action="store_true", help="show bars of text, too")
-    then.add_argument("--markdown", action="store_true", help="print README.md's tables instead")
+    then.add_argument("--markdown", action="store_true", help="print the tables of the documentation instead")
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     return arguments

@@ -1,4 +1,4 @@
-"""The tables of README.md, from what ``--json`` has written; README.md's are checked against them."""
+"""The tables of docs/benchmark.md and docs/failures.md, which are checked, from what ``--json`` has written."""
 
 from typing import Any, Dict, List
 

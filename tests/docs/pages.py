@@ -24,13 +24,17 @@ _PAGE_NEEDS = re.compile(r"^<!-- this page needs: (.+?) -->$", re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block. ``needs``: what it needs that is not here, so that it is not run. ``line``: of its fence."""
+    """A fenced block. ``needs``: what it needs that is not here, so that it is not run. ``line``: of its fence.
+
+    ``follows``: whether nothing stands between it and the block before it.
+    """
 
     page: Path
     line: int
     language: str
     title: Optional[str]
     needs: Optional[str]
+    follows: bool
     text: str
 
     def is_run(self, here: Collection[str] = ()) -> bool:
@@ -53,6 +57,7 @@ def blocks(page: Path) -> Iterator[Block]:
     all_need = _PAGE_NEEDS.search(text)
     opened: Optional[Match[str]] = None
     needs: Optional[str] = None
+    follows = False
     first = 0
     inside: List[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -63,12 +68,14 @@ def blocks(page: Path) -> Iterator[Block]:
             elif line.strip():
                 marked = _NEEDS.match(line)
                 needs = marked.group(1) if marked else None
+                follows = False
         elif line.strip() == opened["fence"]:
             title = _TITLE.search(opened["rest"])
             inner = "".join(f"{content}\n" for content in inside)
             needs = needs or (all_need.group(1) if all_need else None)
-            yield Block(page, first, opened["language"], title.group(1) if title else None, needs, inner)
+            yield Block(page, first, opened["language"], title.group(1) if title else None, needs, follows, inner)
             opened = needs = None
+            follows = True
         else:
             inside.append(line[len(opened["indent"]) :] if line.startswith(opened["indent"]) else line)
     assert opened is None, f"{page}:{first}: this block has no end"

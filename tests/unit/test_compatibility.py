@@ -9,11 +9,12 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+VERSIONS = PAGE.partition("## Clients on servers")[0]
 PYPROJECT = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
 ROWS = {
     cells[0]: cells[1:]
     for cells in (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
+        [cell.strip() for cell in line.strip("|").split("|")] for line in VERSIONS.splitlines() if line[:1] == "|"
     )
 }
 EXACT = re.compile(r"\b\d+\.\d+\.\d+\b")
@@ -72,6 +73,14 @@ def test_redis_pys_are_those_of_the_cells_and_the_dependency(cells: Dict[str, An
     assert f'"hiredis>={ROWS["hiredis"][0].split()[0]}"' in PYPROJECT
 
 
+@pytest.mark.parametrize("server", ["Redis", "Valkey"])
+def test_servers_are_those_of_the_matrix(server: str) -> None:
+    head = PAGE.partition("<!-- made by make matrix -->\n")[2].partition("\n")[0]
+    tested = {version.rpartition(".")[0] for version in re.findall(rf"{server} (\d+\.\d+\.\d+)", head)}
+    assert tested
+    assert set(re.findall(r"\d+\.\d+", ROWS[server][1])) == tested
+
+
 def test_systems_are_those_of_a_release() -> None:
     systems: List[str] = [
         f"{'Linux' if 'linux' in system else system.split()[0]} {system.split()[1]}"
@@ -99,6 +108,14 @@ def test_the_workflow_runs_each_cell_of_the_newest(cells: Dict[str, Any]) -> Non
     found = dict(re.findall(r'- cell: (\S+)\n\s+python: "(\S+)"', text))
     assert found == {cell.name: cell.python for cell in cells["NEWEST"]}
     assert all(cell.newest for cell in cells["NEWEST"])
+
+
+def test_the_nightly_workflow_runs_cells_that_there_are(cells: Dict[str, Any]) -> None:
+    text = (PROJECT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    named = re.findall(r"- cell: (\S+)", text)
+    known = [cell.name for cell in [*cells["CELLS"], *cells["NIGHTLY"]]]
+    assert "nightly-wheels" in named
+    assert [name for name in named if not any(cell.startswith(name) for cell in known)] == []
 
 
 def test_a_release_lacks_nothing() -> None:

@@ -20,7 +20,7 @@ from extras.options import parse
 from extras.steps import Steps, run
 from extras.tickets import LOCK_INFIX, Queues
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "login.md"
 PREFIX = "shop"
 EVENTS = '{"event": "action", "name": "action_session_start", "timestamp": 1.0}, {"event": "user", "timestamp": 2.0}'
 DOCUMENT = f'{{"events": [{EVENTS}], "name": "alice"}}'
@@ -127,14 +127,14 @@ def test_others_are_refused(used: Used) -> None:
         client.connection_pool.disconnect()
 
 
-def readme_line(key_prefix: str = "") -> str:
-    """Return the line of the README."""
+def line(key_prefix: str = "") -> str:
+    """Return the line of the page on login."""
     return f"ACL SETUSER rasa reset resetchannels on >PASSWORD {' '.join(rights_of(key_prefix))}"
 
 
-def test_the_readme_has_them() -> None:
-    assert readme_line() in README.read_text(encoding="utf-8")
+def test_the_page_has_them() -> None:
+    assert line() in PAGE.read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print(readme_line())
+    print(line())

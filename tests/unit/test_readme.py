@@ -1,4 +1,4 @@
-"""README.md shows every option exactly as ``extras.options`` has it.
+"""README.md shows every option exactly as ``extras.options`` has it; figures that are shown were measured.
 
 After an option changes, put the output of ``python tests/unit/test_readme.py`` in place of README.md's table.
 """
@@ -11,6 +11,7 @@ from extras.bench import markdown, regression
 from extras.options import TABLE, default_of
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+DOCS = README.parent / "docs"
 
 
 def options_table() -> str:
@@ -54,8 +55,8 @@ def test_table_has_a_row_for_every_option_and_a_cell_for_every_column() -> None:
         assert all(cell.strip() for cell in cells[1:5]), line
 
 
-def test_readme_has_the_matrix_without_an_empty_cell() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_matrix_has_no_empty_cell() -> None:
+    text = (DOCS / "compatibility.md").read_text(encoding="utf-8")
     made = text.partition("<!-- made by make matrix -->\n")[2].partition("<!-- end of what make matrix makes -->")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines()]
     assert len(rows) == 9
@@ -65,13 +66,28 @@ def test_readme_has_the_matrix_without_an_empty_cell() -> None:
     assert not any("FAILED" in cell or "not run" in cell for row in rows for cell in row)
 
 
-def test_readme_has_the_tables_of_the_benchmarks_figures() -> None:
-    for path in sorted(README.parent.glob("docs/benchmark*.json")):
+def test_the_pages_have_the_tables_of_the_benchmarks_figures() -> None:
+    pages = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("benchmark.md", "failures.md")}
+    for path in sorted(DOCS.glob("benchmark*.json")):
         for name, table in markdown.tables(regression.read(path)).items():
-            assert table in README.read_text(encoding="utf-8"), (
-                f"README.md's table of {name} differs from {path.name}; replace it by that of "
+            page = "failures.md" if path.stem.endswith("faults") else "benchmark.md"
+            assert table in pages[page], (
+                f"{page}'s table of {name} differs from {path.name}; replace it by that of "
                 f"`python -m extras.bench --from {path.name} --markdown`"
             )
+
+
+def test_what_the_readme_shows_of_the_figures_are_rows_of_their_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = text.partition("\n## Benchmark\n")[2].partition("\n## ")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    page = (DOCS / "benchmark.md").read_text(encoding="utf-8").splitlines()
+    assert len(rows) > 10
+    assert [row for row in rows if row not in page] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 250
 
 
 if __name__ == "__main__":
