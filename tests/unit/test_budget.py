@@ -325,6 +325,9 @@ class TestTheTime:
                 side, server.port, command("ECHO", "private"), call_timeout=TIMEOUT_S, retries=1000
             )
         error, took_s = outcome
+        if isinstance(error, CallTimeoutError):  # the time was over while an attempt waited for its reply
+            assert "given up after" in str(error)
+            error = error.__cause__
         assert isinstance(error, redis.ConnectionError)  # which says more than that the time is over
         assert took_s < TIMEOUT_S + LATE_S
         assert 1 < len(server.asked) < 1000
@@ -370,7 +373,7 @@ class TestTheTime:
         with ScriptedServer(closes_when_asked, is_silent) as server:
             (outcome,) = carried_out(side, server.port, command("ECHO", "private"), call_timeout=TIMEOUT_S)
         assert_given_up(outcome, "ECHO was waiting for its reply")
-        assert isinstance(outcome[0].__cause__, redis.RedisError)
+        assert isinstance(outcome[0].__cause__, redis.ConnectionError)
 
 
 def taken_from(pool: Any) -> Any:
