@@ -103,8 +103,8 @@ class Budget:
 
         With full jitter, so that those who lost one server together do not come back together (AWS Architecture Blog,
         "Exponential Backoff And Jitter"). Where the pause would be longer than what is left, the error is a better
-        answer than a timeout. Raises :class:`CallTimeoutError` where nothing is left; a wait that the deadline has ended
-        says no more than that itself, so what failed before it is the cause then.
+        answer than a timeout. Raises :class:`CallTimeoutError` where nothing is left. That the wait for a reply was cut
+        short says no more than that itself, so what failed before it is the cause then.
         """
         if self.is_spent:
             has_timed_out = isinstance(error, RedisTimeoutError) and self.error is not None

@@ -12,8 +12,7 @@ import socket
 import threading
 import time
 import warnings
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 import pytest
 import redis
@@ -26,6 +25,7 @@ from scripted import (
     ScriptedServer,
     after_one_reply,
     answers,
+    black_hole,
     bulk,
     closes_when_asked,
     echoes,
@@ -132,28 +132,6 @@ def assert_given_up(outcome: Tuple[Any, float], waiting_for: str) -> None:
     for part in ("call_timeout", f"{TIMEOUT_S:g} s", waiting_for):
         assert part in str(error)
     assert "private" not in str(error)
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port whose packets go unanswered: a listener that never accepts, with its queue full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers: List[socket.socket] = []
-        try:
-            for _ in range(16):
-                fillers.append(socket.socket())
-                fillers[-1].settimeout(0.05)
-                try:
-                    fillers[-1].connect(listener.getsockname())
-                except socket.timeout:
-                    yield int(listener.getsockname()[1])
-                    return
-            raise AssertionError("the listener's queue did not fill up")
-        finally:
-            for filler in fillers:
-                filler.close()
 
 
 def drips(peer: Peer) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Callable, Coroutine, Dict, Iterator, List
 import pytest
 import redis
 from leaks import none_left, none_left_async, open_descriptors
+from scripted import HANGS_S
 from tls_proxy import Certificates, TlsProxy
 
 from extras import connection as connections
@@ -372,7 +373,7 @@ def run_on_new_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
     async def watched() -> Any:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-        return await asyncio.wait_for(work(), 20)
+        return await asyncio.wait_for(work(), HANGS_S)
 
     try:
         return asyncio.run(watched())
