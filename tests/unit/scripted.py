@@ -23,10 +23,10 @@ PATIENCE_S = 10.0
 """Far more than anything takes that is not to be a timeout, on a busy machine."""
 HANGS_S = 60.0
 """What has not come to its end by then hangs."""
-SOON_S = 0.4
+SOON_S = 0.8
 """A timeout that is to come; what follows it is answered sooner, also on a busy machine."""
-LATE_S = 0.7
-"""How much later than asked for a timeout may be noticed."""
+LATE_S = 3.0
+"""How much later than asked for a timeout may be noticed: far less than ten of them take, one after the other."""
 GREETINGS = {b"CLIENT": b"+OK\r\n", b"PING": b"+PONG\r\n"}
 """What redis-py says first on a new connection, depending on its version."""
 Work = Callable[[], Coroutine[Any, Any, None]]

@@ -22,6 +22,7 @@ from leaks import growth, open_descriptors
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from test_transfer import (
+    GIVES_UP,
     LARGE_BODY,
     MORE,
     NO_HANDSHAKE,
@@ -618,7 +619,7 @@ class TestConnection:
         for name, (connection_class, call) in calls.items():
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 port = listener.getsockname()[1]
-                connection = connection_class(host="127.0.0.1", port=port, socket_timeout=0.1, **NO_HANDSHAKE)
+                connection = connection_class(host="127.0.0.1", port=port, **GIVES_UP)
                 connection.connect()
                 if act == "closed":
                     connection._sock.close()

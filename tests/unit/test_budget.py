@@ -45,7 +45,7 @@ from extras.steps import Steps, arun, run
 
 HAS_ASYNCIO = importlib.util.find_spec("redis.asyncio") is not None
 SIDES = ["blocking", *(LOOPS if HAS_ASYNCIO else [])]
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.8
 LATE_S = 4.0
 """Far more than a call may be late, for a machine that has other things to do; what it waits for takes longer still."""
 NEVER_S = 30.0

@@ -282,12 +282,12 @@ def test_at_the_limit_callers_wait_for_a_free_connection(options: Callable[..., 
 
 
 def test_at_the_limit_callers_give_up_after_socket_timeout(options: Callable[..., Options]) -> None:
-    with opened(options(max_connections=1, socket_timeout=0.3)) as client:
+    with opened(options(max_connections=1, socket_timeout=1)) as client:
         holding = held_connection(client)
         started = time.monotonic()
         with pytest.raises(redis.ConnectionError):
             run(client, echo("text"))
-        assert 0.25 < time.monotonic() - started < 4
+        assert 0.95 < time.monotonic() - started < 4
         holding.close()
         assert run(client, echo("text")) == "text"
 

@@ -453,13 +453,13 @@ def test_a_frozen_server_is_given_up_in_time(kind: str, own_server: RedisServer)
     where: Dict[str, Any] = {"host": "127.0.0.1", "port": own_server.port}
     if kind == "unix":
         where = {"path": own_server.unix_path}
-    with client_of(SYNC_CLASSES[kind], socket_timeout=0.3, **where) as client:
+    with client_of(SYNC_CLASSES[kind], socket_timeout=1, **where) as client:
         assert client.ping()
         own_server.freeze()
         started = time.monotonic()
         with pytest.raises(redis.TimeoutError):
             client.ping()
-        assert 0.25 < time.monotonic() - started < 4
+        assert 0.95 < time.monotonic() - started < 4
         own_server.thaw()
         assert client.ping()
 

@@ -134,6 +134,7 @@ REPLIES: Dict[str, bytes] = {
 NO_HANDSHAKE: Dict[str, Any] = {}
 if REDIS_VERSION >= (4, 0):
     NO_HANDSHAKE["redis_connect_func"] = lambda connection: connection._parser.on_connect(connection)
+GIVES_UP: Dict[str, Any] = {"socket_timeout": 0.1, "socket_connect_timeout": 10, **NO_HANDSHAKE}
 
 
 def taken(client: Any) -> Any:
@@ -875,7 +876,7 @@ class TestConnection:
                 port = listener.getsockname()[1]
                 texts = []
                 for act in ("timeout", "closed"):
-                    connection: Any = connection_class(host="127.0.0.1", port=port, socket_timeout=0.1, **NO_HANDSHAKE)
+                    connection: Any = connection_class(host="127.0.0.1", port=port, **GIVES_UP)
                     connection.connect()
                     if act == "closed":
                         connection._sock.close()
@@ -898,7 +899,7 @@ class TestConnection:
         if not DISCONNECTS_WHEN_INTERRUPTED:
             pytest.skip("redis-py 3.5 and 4.5.3 always disconnect")
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            connection: Any = FastConnection(port=listener.getsockname()[1], socket_timeout=0.05, **NO_HANDSHAKE)
+            connection: Any = FastConnection(port=listener.getsockname()[1], **GIVES_UP)
             connection.connect()
             peer, _ = listener.accept()
             with peer:
