@@ -27,6 +27,7 @@ from test_transfer import (
     MORE,
     NO_HANDSHAKE,
     REPLIES,
+    RINGS_S,
     Number,
     Raised,
     Text,
@@ -345,7 +346,7 @@ class TestReplies:
     def test_signals(self, twin: Any, pair: Pair, timeout_s: Optional[float]) -> None:
         pair[0].settimeout(timeout_s)
         reader = new_reader(twin)
-        with alarm(0.02, raise_it), pytest.raises(Raised):
+        with pytest.raises(Raised), alarm(RINGS_S, raise_it):
             reader.replies(pair[0], 1, timeout_s)
         threading.Timer(0.1, pair[1].sendall, [b"+OK\r\n"]).start()
         calls: List[int] = []
@@ -524,7 +525,7 @@ class TestAsk:
     def test_signals(self, twin: Any, pair: Pair, timeout_s: Optional[float], size: int) -> None:
         pair[0].settimeout(timeout_s)
         reader = new_reader(twin)
-        with alarm(0.03, raise_it), pytest.raises(Raised):
+        with pytest.raises(Raised), alarm(RINGS_S, raise_it):
             reader.ask(pair[0], ("SET", "k", bytes(size)), BOTH)
         assert reader.was_sent is (size == 1)
 
@@ -651,7 +652,7 @@ class TestConnection:
             for call in ("ask", "exchange"):
                 connection: Any = FastConnection(port=listener.getsockname()[1], socket_timeout=5, **NO_HANDSHAKE)
                 connection.connect()
-                with alarm(0.05, raise_it), pytest.raises(Raised):
+                with pytest.raises(Raised), alarm(RINGS_S, raise_it):
                     connection.ask(("PING",)) if call == "ask" else connection.exchange([("PING",)])
                 assert connection._sock is None
 

@@ -384,7 +384,7 @@ def test_time_in_a_pool_counts(server: RedisServer) -> None:
 
 
 def test_a_pool_without_a_free_connection_is_no_outage(server: RedisServer) -> None:
-    options = parse({"url": "127.0.0.1", "port": server.port, "max_connections": 1, "socket_timeout": 0.1})
+    options = parse({"url": "127.0.0.1", "port": server.port, "max_connections": 1, "socket_timeout": 1})
     client: Any = sync_client(options)
     taken = taken_from(client.connection_pool)
     with pytest.raises(redis.ConnectionError, match="No connection available"):

@@ -21,7 +21,7 @@ import redis
 from leaks import growth, none_left, open_descriptors
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from test_transfer import NO_HANDSHAKE, REDIS_VERSION, Raised, alarm, raise_it
+from test_transfer import NO_HANDSHAKE, REDIS_VERSION, RINGS_S, Raised, alarm, interrupt, raise_it
 
 from extras import _redis, fastsock
 from extras._redis import BlockingConnectionPool, Connection, ConnectionPool
@@ -1060,19 +1060,19 @@ class TestWhatGoesWrong:
             if command[0] != b"GET":
                 return b"$4\r\nmine\r\n"
             if command[1] == b"slow":
-                time.sleep(0.3)
+                time.sleep(0.6)
             return b"$4\r\nlate\r\n"
 
         with Peer(answer) as peer, made(host="127.0.0.1", port=peer.port, socket_timeout=5, **NO_HANDSHAKE) as client:
             client.echo("x")
             client.echo("x")
-            for error, handler in ((Raised, raise_it), (KeyboardInterrupt, signal.default_int_handler)):
+            for error, handler in ((Raised, raise_it), (KeyboardInterrupt, interrupt)):
                 batch = client.pipeline(transaction=False).get("fast").get("slow").get("fast")
-                with alarm(0.05, handler), pytest.raises(error):
+                with pytest.raises(error), alarm(RINGS_S, handler):
                     batch.execute() if pipelined else client.get("slow")
                 for _ in range(3):
                     assert client.echo("x") == b"mine"
-                time.sleep(0.3)
+                time.sleep(0.6)
                 assert client.echo("x") == b"mine"
         assert not threads
 
