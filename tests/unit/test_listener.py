@@ -29,7 +29,7 @@ def make(server: RedisServer) -> Iterator[Callable[..., Listener]]:
     def listener(begin: Optional[threading.Event] = None, **options: Any) -> Listener:
         given = parse({"url": "127.0.0.1", "port": server.port, **options})
 
-        def client() -> "redis.Redis":
+        def client() -> Any:
             assert begin is None or begin.wait(LATE_S)
             return sync_client(given)
 
