@@ -301,6 +301,14 @@ class Caller:
             raise subprocess.CalledProcessError(status, command)
 
 
+def ports_of(cell: Cell) -> str:
+    """Return ports for a cell's servers which no other cell takes; those 10,000 above them are for a cluster's bus."""
+    cells = [*CELLS, *NEWEST]
+    each = 10_000 // len(cells)
+    first = 12_000 + each * cells.index(cell)
+    return f"{first}-{first + each - 1}"
+
+
 def python_of(environment: Path) -> Path:
     """Return the Python of an environment."""
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -410,6 +418,7 @@ class Runner:
             "RASA_TELEMETRY_ENABLED": "false",
             "RASA_EXTRAS_CACHE": str(CACHE),
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            "RASA_EXTRAS_PORTS": ports_of(cell),
             **cell.environment,
         }
         if cell.installed:
