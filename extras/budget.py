@@ -103,10 +103,12 @@ class Budget:
 
         With full jitter, so that those who lost one server together do not come back together (AWS Architecture Blog,
         "Exponential Backoff And Jitter"). Where the pause would be longer than what is left, the error is a better
-        answer than a timeout. Raises :class:`CallTimeoutError` where nothing is left.
+        answer than a timeout. Raises :class:`CallTimeoutError` where nothing is left. That the wait for a reply was cut
+        short says no more than that itself, so what failed before it is the cause then.
         """
         if self.is_spent:
-            raise self.exceeded() from error
+            has_timed_out = isinstance(error, RedisTimeoutError) and self.error is not None
+            raise self.exceeded() from (self.error if has_timed_out else error)
         if failures > self._limits.retries or not self._is_outage(error):
             return None
         pause_s = random.uniform(0, min(self._limits.longest_pause_s, FIRST_PAUSE_S * 2 ** min(failures - 1, 30)))

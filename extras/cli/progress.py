@@ -1,5 +1,6 @@
 """How far a long command is: a bar on a terminal, nothing anywhere else."""
 
+import math
 import sys
 import time
 from typing import Dict
@@ -17,7 +18,7 @@ class Progress:
         self._what = what
         self._total = max(1, total)
         self._start_s = time.monotonic()
-        self._shown_s = 0.0
+        self._shown_s = -math.inf
         self._is_shown = sys.stderr.isatty()
 
     def show(self, done: int, counts: Dict[str, int]) -> None:

@@ -138,7 +138,7 @@ def test_it_can_be_used_after_its_close(make: Any, call: Call, raw: Any) -> None
 
 
 def test_a_frozen_redis_holds_up_nobody(make: Any, call: Call, own_server: RedisServer) -> None:
-    broker = make(port=own_server.port, socket_timeout=0.2, call_timeout=0.3, retries=0)
+    broker = make(port=own_server.port, socket_timeout=1, call_timeout=1.5, retries=0)
 
     async def publish() -> float:
         longest_s = 0.0
@@ -158,7 +158,7 @@ def test_a_frozen_redis_holds_up_nobody(make: Any, call: Call, own_server: Redis
     broker.publish({"sender_id": "alice", "number": -1})
     own_server.freeze()
     try:
-        assert call(publish()) < 0.2
+        assert call(publish()) < 0.9
         call(ready(False))
     finally:
         own_server.thaw()

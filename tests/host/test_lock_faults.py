@@ -187,7 +187,7 @@ def test_a_redis_that_is_away_is_the_hosts_error_within_the_limits(
 def test_a_frozen_redis_freezes_no_event_loop_and_leaves_no_ticket_behind(
     own_server: RedisServer, locks: Make, call: Call
 ) -> None:
-    store = locks(own_server.port, socket_timeout=1, socket_connect_timeout=1)
+    store = locks(own_server.port, socket_timeout=2, socket_connect_timeout=2)
 
     async def longest_pause(until_s: float) -> float:
         longest, last = 0.0, time.monotonic()
@@ -203,16 +203,16 @@ def test_a_frozen_redis_freezes_no_event_loop_and_leaves_no_ticket_behind(
             await until(lambda: tickets(store) == 4, "not all have asked")
             own_server.freeze()
             try:
-                watching = asyncio.ensure_future(longest_pause(time.monotonic() + 2))
+                watching = asyncio.ensure_future(longest_pause(time.monotonic() + 3))
                 start = time.monotonic()
                 for _ in range(2):
                     waiting.append(asyncio.ensure_future(turn(store)))
                 with pytest.raises(LockError):
                     await waiting[-1]
-                assert time.monotonic() - start < 10
+                assert time.monotonic() - start < 20
                 pause_s = await watching
                 print(f"longest pause of the event loop while Redis was frozen: {pause_s * 1000:.0f} ms")
-                assert pause_s < 0.5
+                assert pause_s < 1.5
             finally:
                 own_server.thaw()
         await asyncio.gather(*waiting, return_exceptions=True)

@@ -69,6 +69,19 @@ def any_store(request: Any, server: RedisServer, locks: Make) -> Iterator[Any]:
         store.red.connection_pool.disconnect()
 
 
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def tickets(store: Any) -> int:
+    """Return how many tickets the conversation's lock has."""
+    return len(store.get_lock(ID).tickets)
+
+
 def key(store: Any) -> str:
     """Return the key of the conversation's lock, as the host's own store names it."""
     return f"{getattr(store, 'key_prefix', '')}{ID}"
@@ -111,17 +124,20 @@ def test_a_lock_is_saved_loaded_updated_and_deleted(any_store: Any) -> None:
 def test_turns_of_a_conversation_follow_each_other_and_those_of_others_do_not_wait(any_store: Any, call: Call) -> None:
     log: List[str] = []
 
-    async def turn(name: str, conversation_id: str, pause_s: float) -> None:
+    async def turn(name: str, conversation_id: str, may_end: Callable[[], bool] = lambda: True) -> None:
         async with any_store.lock(conversation_id, wait_time_in_seconds=0.01) as lock:
             assert lock.conversation_id == conversation_id
             log.append(f"{name} in")
-            await asyncio.sleep(pause_s)
+            await until(may_end)
             log.append(f"{name} out")
 
     async def all_turns() -> None:
-        turns = [asyncio.ensure_future(turn("a", ID, 1.0))]
-        await asyncio.sleep(0.3)
-        turns += [asyncio.ensure_future(turn("b", ID, 0)), asyncio.ensure_future(turn("other", "bob", 0))]
+        turns = [asyncio.ensure_future(turn("a", ID, lambda: "other out" in log))]
+        await until(lambda: log)
+        turns.append(asyncio.ensure_future(turn("b", ID)))
+        await until(lambda: tickets(any_store) == 2)
+        await asyncio.sleep(0.1)  # in which b would come in
+        turns.append(asyncio.ensure_future(turn("other", "bob")))
         await asyncio.gather(*turns)
 
     call(all_turns())
@@ -160,7 +176,7 @@ def test_who_waits_for_a_lock_that_is_deleted_gets_the_hosts_error(any_store: An
 
     async def deleted() -> None:
         waiting = asyncio.ensure_future(turn())
-        await asyncio.sleep(0.3)
+        await until(lambda: tickets(any_store) == 2)
         any_store.delete_lock(ID)
         await waiting
 
@@ -206,6 +222,7 @@ def test_the_stored_lock_is_the_stock_stores_and_each_takes_the_others_turns(
     async def turn(store: Any, before: Any, its_number: int) -> None:
         # Nothing of ours is under way while a stock store writes, which takes no heed of others.
         waiting = asyncio.ensure_future(number(store))
+        await until(lambda: tickets(store) == 2)
         await asyncio.sleep(0.3)
         assert not waiting.done()
         before.cleanup(ID, its_number)
@@ -251,15 +268,15 @@ def test_who_is_too_late_takes_away_nobody_elses_ticket(locks: Make, call: Call,
     store = locks()
 
     async def late() -> None:
-        async with store.lock(ID, lock_lifetime=0.2):
-            await asyncio.sleep(0.3)
+        async with store.lock(ID, lock_lifetime=0.5):
+            await asyncio.sleep(0.6)
             assert store.issue_ticket(ID, 10) == 0  # the same number
         assert store.get_lock(ID).now_serving == 0
         assert len(store.get_lock(ID).tickets) == 1
 
     with caplog.at_level(logging.WARNING, logger="extras"):
         call(late())
-    assert "was gone before its turn was over: it lasts 0.2 s" in caplog.text
+    assert "was gone before its turn was over: it lasts 0.5 s" in caplog.text
 
 
 def test_a_cancelled_waiter_gives_its_ticket_back(locks: Make, call: Call) -> None:
@@ -319,8 +336,8 @@ def test_a_hundred_waiters_ask_redis_a_few_times_a_second_only(locks: Make, raw:
         log: List[int] = []
         async with store.lock(ID):
             waiting = [asyncio.ensure_future(turn(log)) for _ in range(100)]
-            await asyncio.sleep(2)
-            assert len(store.get_lock(ID).tickets) == 101
+            await until(lambda: tickets(store) == 101)
+            await asyncio.sleep(1)
             before, start = scripts(), time.monotonic()
             await asyncio.sleep(2)
             a_second = (scripts() - before) / (time.monotonic() - start)

@@ -201,7 +201,7 @@ def test_killed_in_the_middle_it_finishes_and_keeps_what_was_written_meanwhile(s
     state = stores.folder / "killed.state"
     script = Script(11)
     script._now += 10_000_000
-    with subprocess.Popen(command(stores, "sqlite", "ours", "--rate", "40"), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command(stores, "sqlite", "ours", "--rate", "15"), stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while lines_of(state) < 10:
             assert process.poll() is None
@@ -253,7 +253,7 @@ def test_turns_that_are_saved_during_the_move_are_kept(stores: Stores) -> None:
     state = stores.folder / "killed.state"
     script = Script(12)
     script._now += 10_000_000
-    with subprocess.Popen(command(stores, "ours", "sqlite", "--rate", "40"), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command(stores, "ours", "sqlite", "--rate", "15"), stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while lines_of(state) < 10:
             assert process.poll() is None

@@ -115,7 +115,7 @@ def said(script: Script, inactive: bool) -> List[Dict[str, Any]]:
 
 if IS_PRO:
 
-    @pytest.mark.parametrize("seed", range(int(os.environ.get("OVERTAKEN_SEEDS", "20"))))
+    @pytest.mark.parametrize("seed", range(int(os.environ.get("OVERTAKEN_SEEDS", "10"))))
     def test_writers_that_end_each_others_sessions_store_the_bytes_that_the_stock_store_does(
         seed: int, stock: Make, ours: Make, call: Call, server: RedisServer, same_session_ids: Callable[[int], None]
     ) -> None:

@@ -114,9 +114,9 @@ def test_a_message_in_a_long_conversation_moves_the_bytes_of_its_last_session(ra
 
 
 FREEZE_S = 5.0
-PROMPT_S = 0.1
+PROMPT_S = 0.5
 BUSY_S = 2.0
-"""What a single answer may take on a machine that has other things to do, and still not have waited for Redis."""
+"""What an answer may take on a machine that has other things to do, and still not have waited for Redis."""
 
 
 def test_a_frozen_redis_holds_up_only_those_who_talk(rasa: Rasa) -> None:

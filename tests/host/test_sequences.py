@@ -286,7 +286,7 @@ def test_any_sequence_of_operations(
     world = World(stock, ours, call, raw, domain, same_session_ids)
 
     @settings(
-        max_examples=int(os.environ.get("RASA_EXTRAS_EXAMPLES", "200")),
+        max_examples=int(os.environ.get("RASA_EXTRAS_EXAMPLES", "100" if IS_PRO or IS_RASA_2 else "200")),
         derandomize=True,
         deadline=None,
         database=None,

@@ -1,7 +1,8 @@
 """A process that talks to one conversation and tells what it did: ``writer.py NUMBER PORT MODE [SAVES]``.
 
-Modes: ``mix`` saves so many times as fast as it can, in turn as a Rasa server does (retrieve, add a turn, save) and as
-an action server's caller does (keep the tracker, save it several times), and prints what its event broker was given.
+Modes: ``mix`` forks NUMBER children. Each saves so many times as fast as it can, in turn as a Rasa server does
+(retrieve, add a turn, save) and as an action server's caller does (keep the tracker, save it several times), and what
+its event broker was given is printed, a line for each child.
 ``insist`` saves until its input ends, each turn again until Redis acknowledges it, and prints each turn then.
 ``victim`` forks SAVES children one after the other, each of which saves like ``insist``, and kills each in the midst.
 
@@ -16,6 +17,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -147,16 +149,33 @@ class Writer:
         self._loop.close()
 
 
-def fork(number: str, port: int) -> Tuple[int, int]:
-    """Fork a child that saves for ever; return its process id and where it writes what was acknowledged."""
+def fork(work: Callable[[], None]) -> Tuple[int, int]:
+    """Fork a child that does some work; return its process id and where one can read what it tells."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.dup2(writing, TOLD.fileno())
-        Writer(number, port).insist(lambda: False)
-        os._exit(0)
+        try:
+            os.dup2(writing, TOLD.fileno())
+            work()
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
     os.close(writing)
     return child, reading
+
+
+def mix(number: str, port: int, saves: int) -> None:
+    """Save so many times, and print what was published."""
+    writer = Writer(number, port)
+    writer.mix(saves)
+    print(*writer.broker.published, file=TOLD)
+    writer.close()
+
+
+def insist(number: str, port: int) -> None:
+    """Save for ever."""
+    Writer(number, port).insist(lambda: False)
 
 
 def main() -> None:
@@ -165,7 +184,7 @@ def main() -> None:
     number, port, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if mode == "victim":
         for victim in range(int(sys.argv[4])):
-            child, reading = fork(f"{number}.{victim}", port)
+            child, reading = fork(partial(insist, f"{number}.{victim}", port))
             acknowledged = os.read(reading, 65536)
             time.sleep(random.uniform(0, 0.02))
             os.kill(child, signal.SIGKILL)
@@ -173,16 +192,18 @@ def main() -> None:
             with os.fdopen(reading, "rb") as rest:
                 acknowledged += rest.read()
             print(acknowledged.decode(), end="", file=TOLD)
-        return
-    writer = Writer(number, port)
-    print("ready", file=TOLD)
-    if mode == "mix":
-        sys.stdin.readline()
-        writer.mix(int(sys.argv[4]))
-        print(*writer.broker.published, file=TOLD)
+    elif mode == "mix":
+        failed = False
+        for child, reading in [fork(partial(mix, str(each), port, int(sys.argv[4]))) for each in range(int(number))]:
+            with os.fdopen(reading, "rb") as told:
+                print(told.read().decode(), end="", file=TOLD)
+            failed |= os.waitpid(child, 0)[1] != 0
+        sys.exit(failed)
     else:
+        writer = Writer(number, port)
+        print("ready", file=TOLD)
         writer.insist(lambda: select.select([sys.stdin], [], [], 0)[0])
-    writer.close()
+        writer.close()
 
 
 if __name__ == "__main__":

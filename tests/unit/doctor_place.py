@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import random
 import socket
 import threading
 import time
@@ -156,7 +155,7 @@ class Place:
 def cluster_port() -> int:
     """Return a free port whose cluster bus port, 10,000 above it, is one too."""
     while True:
-        port = random.randrange(12000, 22000)
+        port = free_port(below=22000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)), socket.create_server(
             ("127.0.0.1", port + 10000)
         ):

@@ -10,8 +10,8 @@ import ssl
 import struct
 import threading
 import time
-from contextlib import suppress
-from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Tuple
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Awaitable, Callable, Coroutine, Dict, Iterator, List, Optional, Tuple
 
 import hiredis
 from leaks import open_descriptors
@@ -21,10 +21,12 @@ if importlib.util.find_spec("uvloop") is not None:
     LOOPS["uvloop"] = importlib.import_module("uvloop").Loop
 PATIENCE_S = 10.0
 """Far more than anything takes that is not to be a timeout, on a busy machine."""
-SOON_S = 0.4
+HANGS_S = 60.0
+"""What has not come to its end by then hangs."""
+SOON_S = 0.8
 """A timeout that is to come; what follows it is answered sooner, also on a busy machine."""
-LATE_S = 0.7
-"""How much later than asked for a timeout may be noticed."""
+LATE_S = 3.0
+"""How much later than asked for a timeout may be noticed: far less than ten of them take, one after the other."""
 GREETINGS = {b"CLIENT": b"+OK\r\n", b"PING": b"+PONG\r\n"}
 """What redis-py says first on a new connection, depending on its version."""
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -37,7 +39,7 @@ def run_on(loop_class: Any, work: Work) -> None:
     reported: List[Dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: reported.append(context))
     try:
-        loop.run_until_complete(asyncio.wait_for(work(), 20))
+        loop.run_until_complete(asyncio.wait_for(work(), HANGS_S))
         assert asyncio.all_tasks(loop) == set()
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -65,6 +67,24 @@ async def descriptors_of_a_running_loop() -> int:
         stream.close()
         await stream.wait_closed()
     return open_descriptors()
+
+
+@contextmanager
+def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port whose packets go unanswered: a listener that never accepts, with its queue full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, 0))
+        listener.listen(0)
+        for _ in range(16):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.2)  # in which the kernel answers, where it does, on a busy machine, too
+            try:
+                filler.connect(listener.getsockname())
+            except socket.timeout:
+                yield int(listener.getsockname()[1])
+                return
+        raise AssertionError("the listener's queue did not fill up")
 
 
 class Gone(Exception):

@@ -22,10 +22,12 @@ from leaks import growth, open_descriptors
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from test_transfer import (
+    GIVES_UP,
     LARGE_BODY,
     MORE,
     NO_HANDSHAKE,
     REPLIES,
+    RINGS_S,
     Number,
     Raised,
     Text,
@@ -344,7 +346,7 @@ class TestReplies:
     def test_signals(self, twin: Any, pair: Pair, timeout_s: Optional[float]) -> None:
         pair[0].settimeout(timeout_s)
         reader = new_reader(twin)
-        with alarm(0.02, raise_it), pytest.raises(Raised):
+        with pytest.raises(Raised), alarm(RINGS_S, raise_it):
             reader.replies(pair[0], 1, timeout_s)
         threading.Timer(0.1, pair[1].sendall, [b"+OK\r\n"]).start()
         calls: List[int] = []
@@ -622,7 +624,7 @@ class TestAsk:
     def test_signals(self, twin: Any, pair: Pair, timeout_s: Optional[float], size: int) -> None:
         pair[0].settimeout(timeout_s)
         reader = new_reader(twin)
-        with alarm(0.03, raise_it), pytest.raises(Raised):
+        with pytest.raises(Raised), alarm(RINGS_S, raise_it):
             reader.ask(pair[0], ("SET", "k", bytes(size)), BOTH)
         assert reader.was_sent is (size == 1)
 
@@ -717,7 +719,7 @@ class TestConnection:
         for name, (connection_class, call) in calls.items():
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 port = listener.getsockname()[1]
-                connection = connection_class(host="127.0.0.1", port=port, socket_timeout=0.1, **NO_HANDSHAKE)
+                connection = connection_class(host="127.0.0.1", port=port, **GIVES_UP)
                 connection.connect()
                 if act == "closed":
                     connection._sock.close()
@@ -749,7 +751,7 @@ class TestConnection:
             for call in ("ask", "exchange"):
                 connection: Any = FastConnection(port=listener.getsockname()[1], socket_timeout=5, **NO_HANDSHAKE)
                 connection.connect()
-                with alarm(0.05, raise_it), pytest.raises(Raised):
+                with pytest.raises(Raised), alarm(RINGS_S, raise_it):
                     connection.ask(("PING",)) if call == "ask" else connection.exchange([("PING",)])
                 assert connection._sock is None
 

@@ -138,6 +138,12 @@ def test_no_server_at_all_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program made of a line of shell")
+def test_ports_can_be_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASA_EXTRAS_PORTS", "21000-21999")
+    assert {server.free_port() for _ in range(200)} <= set(range(21_000, 22_000))
+    assert {server.free_port(below=21_100) for _ in range(50)} <= set(range(21_000, 21_100))
+
+
 def test_server_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "broken-server"
     program.write_text("#!/bin/sh\necho it broke\nexit 1\n")

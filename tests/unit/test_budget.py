@@ -12,8 +12,7 @@ import socket
 import threading
 import time
 import warnings
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 import pytest
 import redis
@@ -26,6 +25,7 @@ from scripted import (
     ScriptedServer,
     after_one_reply,
     answers,
+    black_hole,
     bulk,
     closes_when_asked,
     echoes,
@@ -45,7 +45,7 @@ from extras.steps import Steps, arun, run
 
 HAS_ASYNCIO = importlib.util.find_spec("redis.asyncio") is not None
 SIDES = ["blocking", *(LOOPS if HAS_ASYNCIO else [])]
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.8
 LATE_S = 4.0
 """Far more than a call may be late, for a machine that has other things to do; what it waits for takes longer still."""
 NEVER_S = 30.0
@@ -132,28 +132,6 @@ def assert_given_up(outcome: Tuple[Any, float], waiting_for: str) -> None:
     for part in ("call_timeout", f"{TIMEOUT_S:g} s", waiting_for):
         assert part in str(error)
     assert "private" not in str(error)
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port whose packets go unanswered: a listener that never accepts, with its queue full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers: List[socket.socket] = []
-        try:
-            for _ in range(16):
-                fillers.append(socket.socket())
-                fillers[-1].settimeout(0.05)
-                try:
-                    fillers[-1].connect(listener.getsockname())
-                except socket.timeout:
-                    yield int(listener.getsockname()[1])
-                    return
-            raise AssertionError("the listener's queue did not fill up")
-        finally:
-            for filler in fillers:
-                filler.close()
 
 
 def drips(peer: Peer) -> None:
@@ -325,6 +303,9 @@ class TestTheTime:
                 side, server.port, command("ECHO", "private"), call_timeout=TIMEOUT_S, retries=1000
             )
         error, took_s = outcome
+        if isinstance(error, CallTimeoutError):  # the time was over while an attempt waited for its reply
+            assert "given up after" in str(error)
+            error = error.__cause__
         assert isinstance(error, redis.ConnectionError)  # which says more than that the time is over
         assert took_s < TIMEOUT_S + LATE_S
         assert 1 < len(server.asked) < 1000
@@ -370,7 +351,7 @@ class TestTheTime:
         with ScriptedServer(closes_when_asked, is_silent) as server:
             (outcome,) = carried_out(side, server.port, command("ECHO", "private"), call_timeout=TIMEOUT_S)
         assert_given_up(outcome, "ECHO was waiting for its reply")
-        assert isinstance(outcome[0].__cause__, redis.RedisError)
+        assert isinstance(outcome[0].__cause__, redis.ConnectionError)
 
 
 def taken_from(pool: Any) -> Any:
@@ -403,7 +384,7 @@ def test_time_in_a_pool_counts(server: RedisServer) -> None:
 
 
 def test_a_pool_without_a_free_connection_is_no_outage(server: RedisServer) -> None:
-    options = parse({"url": "127.0.0.1", "port": server.port, "max_connections": 1, "socket_timeout": 0.1})
+    options = parse({"url": "127.0.0.1", "port": server.port, "max_connections": 1, "socket_timeout": 1})
     client: Any = sync_client(options)
     taken = taken_from(client.connection_pool)
     with pytest.raises(redis.ConnectionError, match="No connection available"):

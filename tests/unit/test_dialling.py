@@ -5,12 +5,12 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List
 
 import pytest
 from leaks import none_left, none_left_async, open_descriptors
-from scripted import LOOPS, PATIENCE_S, descriptors_of_a_running_loop, outcome, outcomes, run_on
+from scripted import LOOPS, PATIENCE_S, black_hole, descriptors_of_a_running_loop, outcome, outcomes, run_on
 
 from extras import resolver
 from extras.bench.server import free_port
@@ -37,20 +37,9 @@ def listening(host: str = "127.0.0.1") -> Iterator[Any]:
 
 @contextmanager
 def dead(host: str = "127.0.0.2") -> Iterator[Any]:
-    """An address that never answers: a listener that never accepts, with its queue full."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((host, 0))
-        listener.listen(0)
-        for _ in range(16):
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0.05)
-            try:
-                filler.connect(listener.getsockname())
-            except socket.timeout:
-                yield address(host, listener.getsockname()[1])
-                return
-        raise AssertionError("the listener's queue did not fill up")
+    """An address that never answers."""
+    with black_hole(host) as port:
+        yield address(host, port)
 
 
 def refusing(host: str = "127.0.0.3") -> Any:

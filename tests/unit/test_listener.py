@@ -4,11 +4,12 @@ import asyncio
 import logging
 import threading
 import time
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
 import redis
 from leaks import none_left, open_descriptors
+from scripted import until
 
 from extras import listener as _listener
 from extras.bench.server import RedisServer
@@ -22,12 +23,17 @@ LATE_S = 30.0
 
 @pytest.fixture
 def make(server: RedisServer) -> Iterator[Callable[..., Listener]]:
-    """Make a listener."""
+    """Make a listener, which does not begin to listen before ``begin`` is set."""
     made: List[Listener] = []
 
-    def listener(**options: Any) -> Listener:
+    def listener(begin: Optional[threading.Event] = None, **options: Any) -> Listener:
         given = parse({"url": "127.0.0.1", "port": server.port, **options})
-        made.append(Listener(CHANNEL, lambda: sync_client(given)))
+
+        def client() -> Any:
+            assert begin is None or begin.wait(LATE_S)
+            return sync_client(given)
+
+        made.append(Listener(CHANNEL, client))
         return made[-1]
 
     yield listener
@@ -69,8 +75,10 @@ async def called(waiter: Any) -> bool:
 
 def test_each_is_called_by_its_own_name_and_all_when_listening_begins(make: Any, raw: Any) -> None:
     async def both() -> None:
-        listener = make()
+        begin = threading.Event()
+        listener = make(begin)
         with listener.waiting("one") as one, listener.waiting("two") as two:
+            begin.set()  # before, one alone might be called
             assert await called(one)
             assert await called(two)
             raw.publish(CHANNEL, "nobody")
@@ -156,14 +164,14 @@ def test_a_user_without_a_right_to_the_channel_is_told_once(make: Any, raw: Any,
         listener = make(username="narrow", password="pw")
 
         async def wait_twice() -> None:
-            for _ in range(2):
-                with listener.waiting("one") as one:
-                    await one.wait(0.3)
+            with listener.waiting("one"):
+                await until(lambda: not threads())
+            with listener.waiting("one"):
+                assert not threads()
 
         with caplog.at_level(logging.WARNING, logger="extras"):
             asyncio.run(wait_twice())
         assert caplog.text.count("may not subscribe to the channel 'called'") == 1
-        assert not threads()
     finally:
         raw.execute_command("ACL", "DELUSER", "narrow")
 

@@ -57,7 +57,7 @@ class Place:
 
     def _recorded(self, port: int, options: Dict[str, Any]) -> Dict[str, Any]:
         self.recorder = self._stack.enter_context(Proxy(port))
-        return {"url": "127.0.0.1", "port": self.recorder.port, "socket_timeout": 1, **options}
+        return {"url": "127.0.0.1", "port": self.recorder.port, "socket_timeout": 4, **options}
 
     def user(self, *rules: str) -> Dict[str, Any]:
         """Make a user ``bot`` with these rights, and return its login."""

@@ -1,6 +1,7 @@
 """The bar of a long command: on a terminal only, and never too often."""
 
 import sys
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from extras.cli.progress import Progress
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_EVERY_S", 3600)
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)  # the machine has just started
     for is_terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda answer=is_terminal: answer)
         shown = Progress("moving", 3)

@@ -134,6 +134,7 @@ REPLIES: Dict[str, bytes] = {
 NO_HANDSHAKE: Dict[str, Any] = {}
 if REDIS_VERSION >= (4, 0):
     NO_HANDSHAKE["redis_connect_func"] = lambda connection: connection._parser.on_connect(connection)
+GIVES_UP: Dict[str, Any] = {"socket_timeout": 0.1, "socket_connect_timeout": 10, **NO_HANDSHAKE}
 
 
 def taken(client: Any) -> Any:
@@ -416,11 +417,15 @@ def refusing_server(answer: bytes, reset: bool = False) -> Iterator[int]:
             thread.join()
 
 
+RINGS_S = 0.15
+"""After this long a call waits that is to be interrupted, on a busy machine, too."""
+
+
 @contextmanager
 def alarm(after_s: float, handler: Callable[..., Any]) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, after_s, after_s)
     try:
+        signal.setitimer(signal.ITIMER_REAL, after_s, after_s)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -434,6 +439,11 @@ class Raised(BaseException):
 def raise_it(*args: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)  # on a busy machine the next one would come while the test ends
     raise Raised
+
+
+def interrupt(*args: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise KeyboardInterrupt
 
 
 class TestSignals:
@@ -453,7 +463,7 @@ class TestSignals:
             lambda: twin.send_all(ours, [b"x" * 4_000_000], timeout_s),
         ]
         for call in calls:
-            with alarm(0.02, raise_it), pytest.raises(Raised):
+            with pytest.raises(Raised), alarm(RINGS_S, raise_it):
                 call()
         theirs.sendall(b"y" * 70_000 + b"\r\n")
         while reader.gets() is MORE and twin.wait_readable(ours, 0):
@@ -472,10 +482,14 @@ class TestSignals:
                 signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
 
             thread = threading.Thread(target=get_it)
-            begun = time.monotonic()
-            thread.start()
-            with pytest.raises(Raised):
+
+            def wait() -> None:
+                thread.start()
                 new_reader(twin).receive(ours, 20)
+
+            begun = time.monotonic()
+            with pytest.raises(Raised):
+                wait()
             assert time.monotonic() - begun < 10
             thread.join()
         finally:
@@ -487,9 +501,9 @@ class TestSignals:
         calls: List[int] = []
         full = b"x" * 4_000_000
         for timeout_s in (0.1, None):
+            begun = time.monotonic()
             if timeout_s is None:
                 threading.Timer(0.1, theirs.sendall, [b"+OK\r\n"]).start()
-            begun = time.monotonic()
             with alarm(0.015, lambda *args: calls.append(1)):
                 if timeout_s:
                     with pytest.raises(socket.timeout):
@@ -497,9 +511,11 @@ class TestSignals:
                 else:
                     assert new_reader(twin).receive(ours, timeout_s)
             assert 0.09 <= time.monotonic() - begun < 4
+            assert calls
+            calls.clear()
         with alarm(0.015, lambda *args: calls.append(1)), pytest.raises(socket.timeout):
             twin.send_all(ours, [full], 0.1)
-        assert len(calls) >= 6
+        assert calls
 
     @pytest.mark.parametrize("blocked", ["read", "write"])
     def test_connection_is_closed(self, selected: Any, blocked: str) -> None:
@@ -511,7 +527,7 @@ class TestSignals:
                 "read": connection.read_response,
                 "write": lambda: connection.send_packed_command(command),
             }
-            with alarm(0.15, raise_it), pytest.raises(Raised):
+            with pytest.raises(Raised), alarm(RINGS_S, raise_it):
                 calls[blocked]()
             assert connection._sock is None
 
@@ -593,7 +609,7 @@ class TestSend:
         for sock, given in ((ours, pieces), (closed, pieces), (ours, [*pieces, "text"]), (ours, [*pieces, None])):
             with pytest.raises((OSError, TypeError)):
                 twin.send_all(sock, given, 0.01)
-        with alarm(0.02, raise_it), pytest.raises(Raised):
+        with pytest.raises(Raised), alarm(RINGS_S, raise_it):
             twin.send_all(ours, pieces, 5)
         theirs.close()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -876,7 +892,7 @@ class TestConnection:
                 port = listener.getsockname()[1]
                 texts = []
                 for act in ("timeout", "closed"):
-                    connection: Any = connection_class(host="127.0.0.1", port=port, socket_timeout=0.1, **NO_HANDSHAKE)
+                    connection: Any = connection_class(host="127.0.0.1", port=port, **GIVES_UP)
                     connection.connect()
                     if act == "closed":
                         connection._sock.close()
@@ -899,7 +915,7 @@ class TestConnection:
         if not DISCONNECTS_WHEN_INTERRUPTED:
             pytest.skip("redis-py 3.5 and 4.5.3 always disconnect")
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            connection: Any = FastConnection(port=listener.getsockname()[1], socket_timeout=0.05, **NO_HANDSHAKE)
+            connection: Any = FastConnection(port=listener.getsockname()[1], **GIVES_UP)
             connection.connect()
             peer, _ = listener.accept()
             with peer:
