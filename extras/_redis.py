@@ -367,9 +367,16 @@ _parse_masters: Callable[[Any], Any] = redis.Redis(**_in_resp2).response_callbac
 
 
 def sentinel_master(reply: Any, service: str) -> Optional[Tuple[str, int]]:
-    """Return where a master is by a ``SENTINEL MASTERS`` in RESP2, ``None`` if it is down or not known there."""
+    """Return where a master is by a ``SENTINEL MASTERS`` in RESP2, ``None`` if it is down or not known there.
+
+    Nor is it told by the Sentinel that replaces it, who names the old one until all replicas follow the new one, which
+    the other Sentinels know as soon as it is one. Source: "Sentinel client spec", and sentinel.c of Redis.
+    """
+    masters: Any = _parse_masters(reply)
+    if "failover_in_progress" in masters.get(service, {}).get("flags", ""):
+        return None
     asking: Any = Sentinel([])
-    asking.sentinels = [_Masters(_parse_masters(reply))]
+    asking.sentinels = [_Masters(masters)]
     try:
         host, port = asking.discover_master(service)
     except MasterNotFoundError:

@@ -119,8 +119,17 @@ def acks(options: Options) -> Optional[Acks]:
     return Acks(options.min_replicas_ack, max(1, round(min(timeouts_s) * 500)) if timeouts_s else 0)
 
 
-def topology(layout: Mapping[str, Any]) -> Topology:
-    """Make what knows where commands go, of :func:`layout_kwargs`."""
+def topology(made_of: Mapping[str, Any]) -> Topology:
+    """Return what knows where commands go, which all clients with an equal layout use together.
+
+    One that is made later, to replay a journal or to listen, knows then what others have found out: where the cluster
+    is, though the only node that the options name is gone.
+    """
+    # Nodes name other ports, and perhaps other hosts, to those who ask with TLS.
+    return shared(_topology, {**made_of["layout"], "over_tls": "ssl_cert_reqs" in made_of["connection"]})
+
+
+def _topology(layout: Mapping[str, Any]) -> Topology:
     if "service" in layout:
         return Sentinels(layout["seeds"], layout["service"])
     return Cluster(layout["seeds"])
@@ -201,7 +210,7 @@ def _sync_client(made_of: Mapping[str, Any], max_connections: Optional[int], lim
     def make_sentinel(address: Address) -> StoreRedis:
         return _client_of_one(_at(layout["sentinel"], address), None, limits_)
 
-    client = RoutedRedis(topology(layout), make_node, make_sentinel if "sentinel" in layout else make_node)
+    client = RoutedRedis(topology(made_of), make_node, make_sentinel if "sentinel" in layout else make_node)
     client.limits = limits_
     return client
 
@@ -295,7 +304,7 @@ def _async_client(made_of: Mapping[str, Any], limits_: Limits) -> "AsyncStoreCli
     def make_sentinel(address: Address) -> "AsyncStoreRedis":
         return store_client(_at(layout["sentinel"], address), limits_)
 
-    client = AsyncRoutedRedis(topology(layout), make_node, make_sentinel if "sentinel" in layout else make_node)
+    client = AsyncRoutedRedis(topology(made_of), make_node, make_sentinel if "sentinel" in layout else make_node)
     client.limits = limits_
     return client
 

@@ -27,7 +27,7 @@ _SETTLED_S = 60.0
 _BUS = 10_000
 
 
-def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> None:
+def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S, pause_s: float = 0.05) -> None:
     """Wait until something is so. Raises ``AssertionError`` after so many seconds."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -35,7 +35,13 @@ def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> N
             if is_so():
                 return
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:g} s"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+
+
+def moment(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> float:
+    """Return when something is so, by ``time.monotonic``, as an observer sees it who looks every ten milliseconds."""
+    until(what, is_so, limit_s, 0.01)
+    return time.monotonic()
 
 
 def cluster_port() -> int:
@@ -167,6 +173,13 @@ class RedisCluster(_Servers):
         found = next(entry[3] for entry in self._slots(port) if entry[2][1] == port)
         return int(found[1])
 
+    def takes_writes(self, port: int, key: str) -> bool:
+        """Return whether a node takes a write to the slot of a key; else it sends on, or the cluster is down."""
+        try:
+            return bool(self.at(port).set(f"{{{key}}}:written", "by an observer"))
+        except redis.ResponseError:
+            return False
+
     def start_moving(self, slot: int, target: int) -> int:
         """Begin to move a slot to another master; return the port of the one that has it."""
         source = self.owner(slot)
@@ -194,6 +207,13 @@ class RedisCluster(_Servers):
         while self.move_keys(slot, source, target):
             pass
         self.finish_moving(slot, target)
+
+    def move_range(self, slots: range, target: int) -> None:
+        """Move those of a range that one master has, and its first one is among."""
+        source = self.owner(slots[0])
+        for slot in slots:
+            if self.owner(slot) == source:
+                self.move(slot, target)
 
     def fail_over(self, master: int) -> int:
         """Let the replica of a master take over, by hand; return its port when it has."""
@@ -291,6 +311,24 @@ class Watched(_Servers):
         """Return the port of the master, by what the first Sentinel says."""
         return int(self.state(self.sentinels[0])["port"])
 
+    def taken_over(self, lost: int) -> Tuple[int, float]:
+        """Wait until another one than ``lost`` takes writes and a Sentinel names it; return its port, and the moment."""
+        found: List[int] = []
+
+        def is_so() -> bool:
+            named = {int(self.state(sentinel)["port"]) for sentinel in self.sentinels} - {lost}
+            found[:] = [port for port in named if self._takes_writes(port)]
+            return bool(found)
+
+        at = moment("the fail-over", is_so)
+        return found[0], at
+
+    def _takes_writes(self, port: int) -> bool:
+        try:
+            return bool(self.at(port).set("written", "by an observer"))
+        except redis.ResponseError:
+            return False
+
     def revive(self, port: int) -> None:
         """Start a server that was killed again, as a replica of the master, which Sentinels take ten seconds for."""
         self.servers[port].start()
@@ -300,9 +338,11 @@ class Watched(_Servers):
     def fail_over(self) -> int:
         """Let the Sentinels make another one the master, by hand; return its port when all say so."""
         before = self.master()
-        until(
-            "a Sentinel takes the order",
-            lambda: self.at(self.sentinels[0]).execute_command("SENTINEL", "FAILOVER", SERVICE),
-        )
+        self.order_fail_over()
         until("the manual fail-over", lambda: self.master() != before, FAILOVER_S)
         return self.master()
+
+    def order_fail_over(self) -> None:
+        """Have the Sentinels make another one the master, as soon as one of them takes the order."""
+        order = "SENTINEL", "FAILOVER", SERVICE
+        until("a Sentinel takes the order", lambda: self.at(self.sentinels[0]).execute_command(*order))

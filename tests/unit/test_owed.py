@@ -33,7 +33,7 @@ class Queue:
 
     async def settle(self, *owners: str, lifetime_s: float = 60) -> None:
         """Owe the tickets of these owners until nothing is owed any more."""
-        owed = Owed(self.give_back, (ConnectionError,))
+        owed = Owed(self.give_back, lambda error: isinstance(error, ConnectionError))
         for owner in owners:
             owed.add("alice", owner, lifetime_s)
         assert owed._task is not None
