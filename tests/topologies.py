@@ -8,10 +8,11 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import redis
 
+from extras import _redis
 from extras.bench.server import RedisServer, find_server
 
 Address = Tuple[str, int]
@@ -36,12 +37,6 @@ def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S, paus
                 return
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:g} s"
         time.sleep(pause_s)
-
-
-def moment(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> float:
-    """Return when something is so, by ``time.monotonic``, as an observer sees it who looks every ten milliseconds."""
-    until(what, is_so, limit_s, 0.01)
-    return time.monotonic()
 
 
 def cluster_port() -> int:
@@ -89,6 +84,18 @@ class _Servers:
         """Return whether a replica has all that its master has."""
         return bool(self.at(port).info("replication").get("master_link_status") == "up")
 
+    def _writable(self, ports: List[int], key: str) -> Tuple[int, float]:
+        """Wait until one of these takes a write, as an observer sees it who asks every 10 ms; its port, the moment."""
+        found: List[int] = []
+
+        def takes_it(port: int) -> bool:
+            with suppress(redis.ResponseError):  # it is a replica, or the cluster is down
+                return bool(self.at(port).set(key, "by an observer"))
+            return False
+
+        until("the fail-over", lambda: found.extend(filter(takes_it, ports)) or found, pause_s=0.01)
+        return found[0], time.monotonic()
+
     def revive(self, port: int) -> None:
         """Start a server that was killed again, and wait until it is a replica that has what its master has."""
         self.servers[port].start()
@@ -118,6 +125,16 @@ class RedisCluster(_Servers):
             self._stack.close()
             raise
         return self
+
+    @property
+    def options(self) -> Dict[str, Any]:
+        """Of a store that knows one of those that were masters at first."""
+        return {"cluster": True, "endpoints": [f"{HOST}:{self.masters[0]}"]}
+
+    def empty(self) -> None:
+        """Delete all keys."""
+        for port in set(self.owners(self.masters[0]).values()):
+            self.at(port).flushall()
 
     def _join(self) -> None:
         ports = list(self.servers)
@@ -173,12 +190,17 @@ class RedisCluster(_Servers):
         found = next(entry[3] for entry in self._slots(port) if entry[2][1] == port)
         return int(found[1])
 
-    def takes_writes(self, port: int, key: str) -> bool:
-        """Return whether a node takes a write to the slot of a key; else it sends on, or the cluster is down."""
-        try:
-            return bool(self.at(port).set(f"{{{key}}}:written", "by an observer"))
-        except redis.ResponseError:
-            return False
+    def slot_of(self, key: str) -> int:
+        """Return the slot of a key."""
+        return int(_redis.key_slot(key.encode()))
+
+    def master_of(self, key: str) -> int:
+        """Return the port of the master that has a key."""
+        return self.owner(self.slot_of(key))
+
+    def taken_over(self, lost: int, key: str) -> Tuple[int, float]:
+        """Wait until another one than ``lost`` takes writes to the slot of a key; return its port, and the moment."""
+        return self._writable([port for port in self.servers if port != lost], f"{{{key}}}:written")
 
     def start_moving(self, slot: int, target: int) -> int:
         """Begin to move a slot to another master; return the port of the one that has it."""
@@ -289,6 +311,15 @@ class Watched(_Servers):
         """Where the Sentinels are."""
         return [f"{HOST}:{port}" for port in self.sentinels]
 
+    @property
+    def options(self) -> Dict[str, Any]:
+        """Of a store that knows all Sentinels."""
+        return {"deployment_mode": "sentinel", "endpoints": self.endpoints, "sentinel_service": SERVICE}
+
+    def empty(self) -> None:
+        """Delete all keys."""
+        self.at(self.master()).flushall()
+
     def state(self, sentinel: int) -> Dict[str, Any]:
         """Return what a Sentinel knows of the master."""
         reply = self.at(sentinel).execute_command("SENTINEL", "MASTER", SERVICE)
@@ -311,23 +342,17 @@ class Watched(_Servers):
         """Return the port of the master, by what the first Sentinel says."""
         return int(self.state(self.sentinels[0])["port"])
 
-    def taken_over(self, lost: int) -> Tuple[int, float]:
-        """Wait until another one than ``lost`` takes writes and a Sentinel names it; return its port, and the moment."""
-        found: List[int] = []
+    def master_of(self, key: str) -> int:
+        """Return the port of the master, which has all keys."""
+        return self.master()
 
-        def is_so() -> bool:
-            named = {int(self.state(sentinel)["port"]) for sentinel in self.sentinels} - {lost}
-            found[:] = [port for port in named if self._takes_writes(port)]
-            return bool(found)
+    def taken_over(self, lost: int, key: str) -> Tuple[int, float]:
+        """Wait until a Sentinel names another one than ``lost`` and that takes writes; return its port, the moment."""
+        until("a new name", lambda: self._named() - {lost}, pause_s=0.01)
+        return self._writable(list(self._named() - {lost}), f"{key}:written")
 
-        at = moment("the fail-over", is_so)
-        return found[0], at
-
-    def _takes_writes(self, port: int) -> bool:
-        try:
-            return bool(self.at(port).set("written", "by an observer"))
-        except redis.ResponseError:
-            return False
+    def _named(self) -> Set[int]:
+        return {int(self.state(sentinel)["port"]) for sentinel in self.sentinels}
 
     def revive(self, port: int) -> None:
         """Start a server that was killed again, as a replica of the master, which Sentinels take ten seconds for."""

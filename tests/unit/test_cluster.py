@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 import redis
-from topologies import HOST, SLOTS, RedisCluster, moment, until
+from topologies import HOST, SLOTS, RedisCluster, until
 
 from extras import _redis
 from extras.bench.server import RedisServer
@@ -50,15 +50,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 @pytest.fixture
 def cluster(made: RedisCluster) -> RedisCluster:
     """The cluster, empty."""
-    for port in set(made.owners(made.masters[0]).values()):
-        made.at(port).flushall()
+    made.empty()
     return made
 
 
 @pytest.fixture
 def options(cluster: RedisCluster) -> Options:
     """Of a store that knows one node."""
-    return parse({"cluster": True, "endpoints": [f"{HOST}:{cluster.masters[0]}"], "call_timeout": 20})
+    return parse({**cluster.options, "call_timeout": 20})
 
 
 @pytest.fixture(params=SIDES)
@@ -191,10 +190,9 @@ def test_slots_that_move_and_a_manual_failover_under_load(
         for writers in everywhere:
             writers.wait_for(20, len(writers.saves))
         cluster.move_range(range(slot, min(slot + 20, SLOTS)), home)
-        replica = cluster.replica_of(home)
-        cluster.at(replica).execute_command("CLUSTER", "FAILOVER")
-        taken_over_at = moment("the manual fail-over", lambda: cluster.takes_writes(replica, "tracker:alice"))
-        back_s = [writers.wait_until_back(taken_over_at, cluster.at(replica).get) for writers in of_alice]
+        cluster.at(cluster.replica_of(home)).execute_command("CLUSTER", "FAILOVER")
+        new, taken_over_at = cluster.taken_over(home, "tracker:alice")
+        back_s = [writers.wait_until_back(taken_over_at, cluster.at(new).get) for writers in of_alice]
         for writers in everywhere:
             writers.wait_for(20, len(writers.saves))
     cluster.settle()
@@ -208,12 +206,11 @@ def test_slots_that_move_and_a_manual_failover_under_load(
 def test_a_killed_master_under_load(cluster: RedisCluster, options: Options, attempt: int) -> None:
     """No acknowledged event is lost: each was at the replica that takes over. Then the shard has none for a while."""
     killed = cluster.owner(slot_of("alice"))
-    replica = cluster.replica_of(killed)
     with writing(cluster, options, 1) as (everywhere, of_alice):
         cluster.servers[killed].kill()
         killed_at = time.monotonic()
-        taken_over_at = moment("the fail-over", lambda: cluster.takes_writes(replica, "tracker:alice"))
-        back_s = [writers.wait_until_back(taken_over_at, cluster.at(replica).get) for writers in of_alice]
+        new, taken_over_at = cluster.taken_over(killed, "tracker:alice")
+        back_s = [writers.wait_until_back(taken_over_at, cluster.at(new).get) for writers in of_alice]
         cluster.revive(killed)
         for writers in everywhere:
             writers.wait_for(20, len(writers.saves))

@@ -87,7 +87,7 @@ def test_the_master_is_found(watched: Watched, call: Call) -> None:
         call(CONVERSATIONS.replace(name, "x", None))
     assert sorted(call(CONVERSATIONS.sender_ids())) == sorted(names)
     assert watched.at(watched.master()).dbsize() == len(names)
-    watched.at(watched.master()).flushall()
+    watched.empty()
 
 
 def test_commands_of_the_command_line(watched: Watched, options: Options) -> None:
@@ -138,7 +138,7 @@ def test_a_failover_under_load(how: str, attempt: int, watched: Watched) -> None
             watched.order_fail_over()
         else:
             watched.servers[lost].kill()
-        new, taken_over_at = watched.taken_over(lost)
+        new, taken_over_at = watched.taken_over(lost, "alice")
         back_s = [writers.wait_until_back(taken_over_at, watched.at(new).get) for writers in plain]
         for writers in strict:
             writers.wait_until_stored(len(writers.saves) + 8)
@@ -148,7 +148,7 @@ def test_a_failover_under_load(how: str, attempt: int, watched: Watched) -> None
     assert max(back_s) < BACK_S
     if how == "after a kill":
         watched.revive(lost)
-    watched.at(new).flushall()
+    watched.empty()
 
 
 def test_the_doctor(
