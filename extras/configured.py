@@ -85,9 +85,10 @@ def tls_kwargs(options: Options) -> Dict[str, Any]:
 
 def sentinel_kwargs(options: Options) -> Dict[str, Any]:
     """Return the keyword arguments of a connection to a Sentinel, which has users, passwords and TLS of its own."""
-    use_ssl = options.use_ssl if options.sentinel_use_ssl is None else options.sentinel_use_ssl
     login: Dict[str, Any] = {"username": options.sentinel_username, "password": options.sentinel_password}
-    return connection_kwargs(replace(options, use_ssl=use_ssl, db=0, credential_provider=None, iam=None, **login))
+    return connection_kwargs(
+        replace(options, use_ssl=options.asks_with_ssl, db=0, credential_provider=None, iam=None, **login)
+    )
 
 
 def layout_kwargs(options: Options) -> Dict[str, Any]:

@@ -20,8 +20,8 @@ class Owed:
     """Gives tickets back in the background, one after the other, in one task of one event loop.
 
     ``give_back``: takes a conversation id and an owner, returns whether the ticket was there. ``is_outage``: whether an
-    error says that Redis cannot do it for now. A ticket that is not there is looked for once more a second later: what was sent before, on
-    a connection that is closed by now, may be carried out after what is sent now.
+    error says that Redis cannot do it for now. A ticket that is not there is looked for once more a second later: what
+    was sent before, on a connection that is closed by now, may be carried out after what is sent now.
     """
 
     def __init__(

@@ -13,7 +13,8 @@ from databases import Dynamo, PostgreSQL, find_postgresql, missing
 from rasa.shared.core import trackers
 from rasa.shared.core.domain import Domain
 from the_host import HAS_SERVER, IS_PRO, IS_RASA_2
-from topologies import RedisCluster, Watched
+from topologies import RedisCluster
+from watched import Watched
 
 from extras import _rasa, _redis
 from extras.bench.server import RedisServer

@@ -10,7 +10,8 @@ from typing import Any, Callable, Iterator, List, Union
 
 import pytest
 from rasa.utils.endpoints import EndpointConfig
-from topologies import RedisCluster, Watched, until
+from topologies import RedisCluster, until
+from watched import Watched
 
 from extras._rasa_locks import STOCK_PREFIX
 from extras.lockstore import ExtraRedisLockStore

@@ -15,7 +15,8 @@ from rasa.shared.core.domain import Domain
 from rasa.shared.core.events import UserUttered
 from rasa.shared.core.trackers import DialogueStateTracker
 from the_host import IS_RASA_2
-from topologies import HOST, SERVICE, RedisCluster, Watched, until
+from topologies import HOST, RedisCluster, until
+from watched import SERVICE, Watched
 
 from extras import _redis
 from extras.trackerstore import ExtraRedisTrackerStore, StoreNotAcknowledgedError

@@ -163,7 +163,9 @@ def test_batches_and_commands_of_the_command_line(cluster: RedisCluster, options
 
 
 @contextmanager
-def writing(cluster: RedisCluster, options: Options, replicas: int = 0) -> Iterator[Tuple[List[Writers], List[Writers]]]:
+def writing(
+    cluster: RedisCluster, options: Options, replicas: int = 0
+) -> Iterator[Tuple[List[Writers], List[Writers]]]:
     """Let four writers of each kind write everywhere, and one of each in the slot of Alice.
 
     ``replicas``: must have what the former write. The others say when service is back: where there are too few, all

@@ -10,8 +10,9 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 import redis
-from topologies import HOST, SERVICE, Watched
+from topologies import HOST
 from turning import Writers, one
+from watched import SERVICE, Watched
 
 from extras import _redis
 from extras.bench.server import RedisServer
@@ -112,7 +113,9 @@ def writing(watched: Watched, replicas: int) -> Iterator[Tuple[List[Writers], Li
     given_to = given(watched, socket_timeout=1)
     with ExitStack() as stack:
         strict = [
-            stack.enter_context(Writers(side, Conversations(f"{side}:", 20, False), **given_to, min_replicas_ack=replicas))
+            stack.enter_context(
+                Writers(side, Conversations(f"{side}:", 20, False), **given_to, min_replicas_ack=replicas)
+            )
             for side in SIDES
         ]
         plain = [
