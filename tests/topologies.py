@@ -111,6 +111,16 @@ class Servers:
         until("the fail-over", lambda: found.extend(filter(takes_it, ports)) or found, pause_s=0.01)
         return found[0], time.monotonic()
 
+    def until_copied(self, master: int) -> None:
+        """Wait until the replicas of a master have all that it has: it may take along, else, what it acknowledged."""
+
+        def has_all() -> bool:
+            state = self.at(master).info("replication")
+            replicas = [value for name, value in state.items() if name.startswith("slave") and isinstance(value, dict)]
+            return bool(replicas) and all(int(each["offset"]) == state["master_repl_offset"] for each in replicas)
+
+        until("the replicas have it", has_all)
+
     def revive(self, port: int) -> None:
         """Start a server that was killed again, and wait until it is a replica that has what its master has."""
         self.servers[port].start()

@@ -1,7 +1,7 @@
 """A master with two replicas that three Sentinels watch, on free loopback ports."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from topologies import FAILOVER_S, HOST, NODE_TIMEOUT_S, Servers, TlsFiles, until
 
@@ -128,8 +128,10 @@ class Watched(Servers):
         until("replication", lambda: all(self.has_link(port) for port in self.nodes if port != self.master()))
 
     def master(self) -> int:
-        """Return the port of the master, by what the first Sentinel says."""
-        return self._port_in(self.state(self.sentinels[0]))
+        """Return the port of the master, by what the Sentinel says that knows of the latest fail-over."""
+        newest = max(self.sentinels, key=lambda sentinel: int(self.state(sentinel)["config-epoch"]))
+        named = int(self.at(newest).execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+        return next((port for port in self.nodes if self._named_by(port) == named), named)
 
     def _port_in(self, state: Dict[str, Any]) -> int:
         named = int(state["port"])
@@ -141,11 +143,8 @@ class Watched(Servers):
 
     def taken_over(self, lost: int, key: str) -> Tuple[int, float]:
         """Wait until a Sentinel names another one than ``lost`` and that takes writes; return its port, the moment."""
-        until("a new name", lambda: self._named() - {lost}, pause_s=0.01)
-        return self.writable(list(self._named() - {lost}), f"{key}:written")
-
-    def _named(self) -> Set[int]:
-        return {self._port_in(self.state(sentinel)) for sentinel in self.sentinels}
+        until("a new name", lambda: self.master() != lost, pause_s=0.01)
+        return self.writable([self.master()], f"{{{key}}}:written")
 
     def revive(self, port: int) -> None:
         """Start a server that was killed again, as a replica of the master, which Sentinels take ten seconds for."""
@@ -154,7 +153,7 @@ class Watched(Servers):
         until("replication again", lambda: self.has_link(port))
 
     def fail_over(self) -> int:
-        """Let the Sentinels make another one the master, by hand; return its port when all say so."""
+        """Let the Sentinels make another one the master, by hand; return its port when one says so."""
         before = self.master()
         self.order_fail_over()
         until("the manual fail-over", lambda: self.master() != before, FAILOVER_S)

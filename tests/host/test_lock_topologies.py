@@ -56,18 +56,6 @@ async def asked(store: Any, tickets: int) -> None:
     await in_thread(lambda: until("all have asked", has_all))
 
 
-def copied(laid_out: Laid) -> None:
-    """Wait until the replicas have all that the master of the lock has: who is killed before may take it along."""
-    master = laid_out.at(laid_out.master_of(KEY))
-
-    def has_all() -> bool:
-        state = master.info("replication")
-        replicas = [value for name, value in state.items() if name.startswith("slave") and isinstance(value, dict)]
-        return bool(replicas) and all(int(each["offset"]) == state["master_repl_offset"] for each in replicas)
-
-    until("the replicas have it", has_all)
-
-
 class Turns:
     """Turns of one conversation, by several stores, which never overlap."""
 
@@ -104,7 +92,7 @@ def test_who_waits_when_the_master_goes_is_served_in_order_by_the_next_one(
             for number in range(5):
                 waiting.append(asyncio.ensure_future(turns.take(number)))
                 await asked(stores[0], number + 2)
-            await in_thread(lambda: copied(laid_out))
+            await in_thread(lambda: laid_out.until_copied(lost))
             await in_thread(getattr(laid_out.servers[lost], how))
             await in_thread(lambda: laid_out.taken_over(lost, KEY))
             await asyncio.sleep(2.5)  # who has lost the master looks for it, and listeners look for a new one
@@ -159,7 +147,7 @@ def test_a_lock_that_cannot_be_given_back_during_a_failover_is_given_back_after_
 
     async def work() -> float:
         async with store.lock(CONVERSATION, lock_lifetime=120):
-            await in_thread(lambda: copied(laid_out))
+            await in_thread(lambda: laid_out.until_copied(lost))
             await in_thread(laid_out.servers[lost].kill)
         _, taken_over_at = await in_thread(lambda: laid_out.taken_over(lost, KEY))
         await in_thread(lambda: until("it is given back", lambda: looking.get_lock(CONVERSATION) is None))
