@@ -91,6 +91,7 @@ NATIVE_ALONE = {
 MORE_SERVERS = {
     "test_cluster.py": "redis-py reads one reply, and its connections are those that other tests try",
     "test_sentinel.py": "the same",
+    "test_topologies_tls.py": "the same",
 }
 """Files of ``tests/unit`` with six servers, which the newest redis-py and the oldest that can do it run."""
 
@@ -114,7 +115,14 @@ LEFT_TO_RASA_3_6 = (
 """What of ``tests/host`` the host is nothing to but the seconds of its import, of which Rasa Pro takes most."""
 
 
-LEFT_TO_RASA_2_8 = ("test_bench.py", "test_collision.py", "test_migrate.py", "test_topologies.py")
+LEFT_TO_RASA_2_8 = (
+    "test_bench.py",
+    "test_collision.py",
+    "test_lock_topologies.py",
+    "test_migrate.py",
+    "test_outage_topologies.py",
+    "test_topologies.py",
+)
 """What of ``tests/host`` Rasa 2.8 runs on the same Python, whose tracker stores are of the same kind."""
 
 
@@ -171,7 +179,7 @@ CELLS = [
         needs=("epmd", "rabbitmqctl"),
     ),
     unit("3.13", "8.1.0"),
-    unit("3.13", "8.1.0", EXTRAS_FASTSOCK="python"),
+    unit("3.13", "8.1.0", ["test_topologies_tls.py"], EXTRAS_FASTSOCK="python"),  # whose bytes are OpenSSL's
     unit("3.12", "7.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.11", "6.4.0", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),
     unit("3.10", "5.3.1", [*OLDEST_AND_NEWEST, *MORE_SERVERS]),

@@ -250,9 +250,13 @@ class RedisCluster(Servers):
         """Move the keys of a slot that is being moved; return how many."""
         keys = self.at(source).execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
         if keys:
-            to = self.tls_ports.get(target, target)
-            self.at(source).execute_command("MIGRATE", HOST, to, "", 0, 5000, "KEYS", *keys)
+            self.migrate(source, target, *keys)
         return len(keys)
+
+    def migrate(self, source: int, target: int, *keys: bytes) -> None:
+        """Move keys of a slot that is being moved."""
+        to = self.tls_ports.get(target, target)
+        self.at(source).execute_command("MIGRATE", HOST, to, "", 0, 5000, "KEYS", *keys)
 
     def finish_moving(self, slot: int, target: int) -> None:
         """Give a slot to its new master, once all its keys are there."""

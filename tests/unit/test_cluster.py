@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,8 +17,11 @@ from extras import _redis
 from extras.bench.server import RedisServer
 from extras.cli.main import main
 from extras.configured import AsyncClient, sync_client
-from extras.conversation import Conversations, load_many
+from extras.conversation import Changed, Conversations, load_many
+from extras.document import parse as parse_document
 from extras.options import Options, parse
+from extras.outbox import outbox_key
+from extras.slots import Next, next_attempt
 from extras.steps import arun, run
 
 if not _redis.HAS_CLUSTER:
@@ -32,6 +36,7 @@ OF_ALICE = {side: Conversations(f"{{tracker:alice}}:{side}:", 20, False) for sid
 """All of them are in the slot of ``tracker:alice``."""
 BACK_S = 1.0
 """Within this after a fail-over, as the servers have it, there is service again."""
+LATER_S = 0.4
 FAILOVERS = int(os.environ.get("FAILOVERS", "1"))
 
 
@@ -119,6 +124,59 @@ def test_a_slot_on_its_way_and_there(cluster: RedisCluster, call: Call) -> None:
     assert call(CONVERSATIONS.sender_ids()) == ["alice"]
     assert stored(cluster)(CONVERSATIONS.key("alice")) == b"under way"
     cluster.move(slot, source)
+
+
+def later(work: Callable[[], None]) -> threading.Timer:
+    """Do something while a call is under way."""
+    timer = threading.Timer(LATER_S, work)
+    timer.start()
+    return timer
+
+
+def test_two_keys_of_which_one_has_moved(cluster: RedisCluster, call: Call) -> None:
+    """A turn and its outbox: neither server has both, which one says by TRYAGAIN, until all of the slot has moved."""
+    slot = slot_of("alice")
+    target = next(port for port in set(cluster.owners(cluster.masters[0]).values()) if port != cluster.owner(slot))
+    key, document = CONVERSATIONS.key("alice"), b'{"events": [{"event": "one"}], "name": "alice"}'
+    assert call(CONVERSATIONS.replace_if("alice", None, document, None, [b"one"]))
+    source = cluster.start_moving(slot, target)
+    cluster.migrate(source, target, key)
+    with cluster.at(target).pipeline(transaction=False) as asked:
+        asked.execute_command("ASKING")
+        asked.execute_command("EVAL", "return 1", 2, key, outbox_key(key))
+        assert next_attempt(asked.execute(raise_on_error=False)[1]) is Next.LATER
+
+    def finish() -> None:
+        cluster.move_keys(slot, source, target)
+        cluster.finish_moving(slot, target)
+
+    known = parse_document(document).known
+    assert known is not None
+    began_at, timer = time.monotonic(), later(finish)
+    found = call(CONVERSATIONS.append("alice", known, b', {"event": "two"}', known.closing, None, [b"two"]))
+    took_s = time.monotonic() - began_at
+    timer.join()
+    assert not isinstance(found, Changed)
+    assert took_s >= LATER_S
+    assert cluster.at(target).lrange(outbox_key(key), 0, -1)[-1].endswith(b"two")
+    cluster.move(slot, source)
+
+
+def test_a_slot_that_nobody_has_for_a_while(cluster: RedisCluster, call: Call) -> None:
+    """Its server says CLUSTERDOWN."""
+    slot = slot_of("alice")
+    admin = cluster.at(cluster.owner(slot))
+    assert call(CONVERSATIONS.load("alice")) is None
+    admin.execute_command("CLUSTER", "DELSLOTS", slot)
+    with pytest.raises(redis.ResponseError) as said:
+        admin.get(CONVERSATIONS.key("alice"))
+    assert next_attempt(said.value) is Next.LATER
+    began_at, timer = time.monotonic(), later(lambda: admin.execute_command("CLUSTER", "ADDSLOTS", slot))
+    call(CONVERSATIONS.replace("alice", "x", None))
+    took_s = time.monotonic() - began_at
+    timer.join()
+    assert took_s >= LATER_S
+    assert stored(cluster)(CONVERSATIONS.key("alice")) == b"x"
 
 
 def test_a_scan_sees_what_is_moved_behind_it(cluster: RedisCluster, call: Call) -> None:
