@@ -97,9 +97,9 @@ class Topology:
                 return
         said = "; ".join(f"{host}:{port}: {error}" for (host, port), error in failures)
         last = failures[-1][1]
-        for _, error in failures:
-            if is_distrusted(error):
-                raise error from error.__cause__ or error.__context__  # whichever is replaced by what is handled now
+        distrusted = next((failure for _, failure in failures if is_distrusted(failure)), None)
+        if distrusted is not None:  # its context would be what is handled now
+            raise distrusted from distrusted.__cause__ or distrusted.__context__
         if any(next_attempt(error) is not Next.NONE for _, error in failures):
             raise UnsettledError(f"{self._nobody()} ({said})") from last
         raise last

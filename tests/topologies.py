@@ -103,12 +103,14 @@ class Servers:
         """Wait until one of these takes a write, as an observer sees it who asks every 10 ms; its port, the moment."""
         found: List[int] = []
 
-        def takes_it(port: int) -> bool:
-            with suppress(redis.ResponseError):  # it is a replica, or the cluster is down
-                return bool(self.at(port).set(key, "by an observer"))
-            return False
+        def is_taken() -> bool:
+            for port in ports:
+                with suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):  # a replica, say
+                    if self.at(port).set(key, "by an observer"):
+                        found.append(port)
+            return bool(found)
 
-        until("the fail-over", lambda: found.extend(filter(takes_it, ports)) or found, pause_s=0.01)
+        until("the fail-over", is_taken, pause_s=0.01)
         return found[0], time.monotonic()
 
     def until_copied(self, master: int) -> None:

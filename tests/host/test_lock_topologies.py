@@ -145,7 +145,7 @@ def test_a_lock_that_cannot_be_given_back_during_a_failover_is_given_back_after_
     store, looking = locks(call_timeout=0.5, socket_timeout=0.25), locks()
     lost = laid_out.master_of(KEY)
 
-    async def work() -> float:
+    async def work() -> Any:
         async with store.lock(CONVERSATION, lock_lifetime=120):
             await in_thread(lambda: laid_out.until_copied(lost))
             await in_thread(laid_out.servers[lost].kill)

@@ -128,12 +128,12 @@ class Writers:
 
     def wait_until_back(self, moment: float) -> float:
         """Wait for the first save without an error that ends after a moment; return how many seconds after it."""
-        ends: List[float] = []
-        until(
-            "service",
-            lambda: ends.extend(s.ended_at for s in self.saves if s.error is None and s.ended_at > moment) or ends,
-        )
-        return min(ends) - moment
+
+        def ends() -> List[float]:
+            return [save.ended_at for save in self.saves if save.error is None and save.ended_at > moment]
+
+        until("service", ends)
+        return min(ends()) - moment
 
 
 def kept(saves: List[Save], domain: Domain, call: Callable[[Any], Any], **options: Any) -> None:
@@ -190,7 +190,7 @@ def test_sentinels(attempt: int, watched: Watched, domain: Domain, call: Callabl
     """Sentinels replace the master by hand, then it is killed. What both replicas had is kept."""
     watched.settle()
     watched.empty()
-    options = {"url": f"redis+sentinel://{','.join(watched.endpoints)}/{SERVICE}"}
+    options: Dict[str, Any] = {"url": f"redis+sentinel://{','.join(watched.endpoints)}/{SERVICE}"}
     writers, plain = Writers(domain, min_replicas_ack=2, **options), Writers(domain, 1, key_prefix=PLAIN, **options)
     with writers, plain:
         before = watched.master()

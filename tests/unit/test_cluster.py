@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import redis
@@ -229,7 +229,7 @@ def writing(
     ``replicas``: must have what the former write. The others say when service is back: where there are too few, all
     saves of the former fail.
     """
-    given = {"cluster": True, "endpoints": options.endpoints, "socket_timeout": 1}
+    given: Dict[str, Any] = {"cluster": True, "endpoints": options.endpoints, "socket_timeout": 1}
     with ExitStack() as stack:
         writers = [
             stack.enter_context(Writers(side, CONVERSATIONS_OF[side], **given, min_replicas_ack=replicas))
@@ -286,8 +286,8 @@ def test_a_frozen_master_under_load(cluster: RedisCluster, options: Options, sid
     """Its kernel goes on acknowledging; when it runs again it finds itself a replica, and says MOVED."""
     frozen = cluster.owner(slot_of("alice"))
     others = [port for port in cluster.servers if port != frozen]
-    given = {"cluster": True, "endpoints": options.endpoints, "min_replicas_ack": 1, "socket_timeout": 1}
-    with Writers(side, CONVERSATIONS, **given) as writers:
+    given: Dict[str, Any] = {"cluster": True, "endpoints": options.endpoints, "min_replicas_ack": 1}
+    with Writers(side, CONVERSATIONS, socket_timeout=1, **given) as writers:
         cluster.servers[frozen].freeze()
         until("the fail-over", lambda: frozen not in cluster.owners(others[0]).values())
         cluster.servers[frozen].thaw()
