@@ -338,13 +338,22 @@ def cluster_table(reply: Any, asked: Tuple[str, int]) -> Tuple[Dict[int, Tuple[s
     """
     ranges: List[Any] = []
     for first, last, *nodes in reply:
-        named = [[_host(node[0], asked[0]), int(node[1])] for node in nodes]
+        named = [[_RENAMED.get(host, host), int(node[1])] for node in nodes for host in [_host(node[0], asked[0])]]
         ranges.append([int(first), int(last), *named])
     if not ranges:
         return {}, ()
     manager: Any = _Slots([ClusterNode("asked", 0, redis_connection=_Answer(ranges))])
-    slots = {slot: (nodes[0].host, int(nodes[0].port)) for slot, nodes in manager.slots_cache.items()}
-    return slots, tuple((node.host, int(node.port)) for node in manager.nodes_cache.values())
+    slots = {slot: _address(nodes[0]) for slot, nodes in manager.slots_cache.items()}
+    return slots, tuple(map(_address, manager.nodes_cache.values()))
+
+
+_RENAMED = {"localhost": "its localhost"}
+"""What redis-py would look up, and replace by its address, which need not be in the certificate."""
+_NAMES = {renamed: name for name, renamed in _RENAMED.items()}
+
+
+def _address(node: Any) -> Tuple[str, int]:
+    return _NAMES.get(node.host, node.host), int(node.port)
 
 
 def _host(named: Any, asked: str) -> str:
@@ -367,9 +376,16 @@ _parse_masters: Callable[[Any], Any] = redis.Redis(**_in_resp2).response_callbac
 
 
 def sentinel_master(reply: Any, service: str) -> Optional[Tuple[str, int]]:
-    """Return where a master is by a ``SENTINEL MASTERS`` in RESP2, ``None`` if it is down or not known there."""
+    """Return where a master is by a ``SENTINEL MASTERS`` in RESP2, ``None`` if it is down or not known there.
+
+    Nor is it told by the Sentinel that replaces it, who names the old one until all replicas follow the new one, which
+    the other Sentinels know as soon as it is one. Source: "Sentinel client spec", and sentinel.c of Redis.
+    """
+    masters: Any = _parse_masters(reply)
+    if "failover_in_progress" in masters.get(service, {}).get("flags", ""):
+        return None
     asking: Any = Sentinel([])
-    asking.sentinels = [_Masters(_parse_masters(reply))]
+    asking.sentinels = [_Masters(masters)]
     try:
         host, port = asking.discover_master(service)
     except MasterNotFoundError:

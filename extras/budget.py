@@ -49,6 +49,11 @@ class UnsettledError(RedisConnectionError):
 _NO_OUTAGES: Tuple[Type[Exception], ...] = (ClosedError, AuthenticationError, *_redis.AUTHORIZATION_ERRORS)
 
 
+def is_distrusted(error: Exception) -> bool:
+    """Whether a connection failed for the server's certificate, which another attempt does not change."""
+    return isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError)
+
+
 class Limits(NamedTuple):
     """What a client's calls may take; made of :class:`~extras.options.Options`, by whose names they go.
 
@@ -128,7 +133,7 @@ class Budget:
             return True
         if self.waiting_for == FREE_CONNECTION or isinstance(error, _NO_OUTAGES):
             return False
-        return not isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError)
+        return not is_distrusted(error)
 
     def exceeded(self) -> CallTimeoutError:
         """Make the error that says so."""

@@ -85,9 +85,10 @@ def tls_kwargs(options: Options) -> Dict[str, Any]:
 
 def sentinel_kwargs(options: Options) -> Dict[str, Any]:
     """Return the keyword arguments of a connection to a Sentinel, which has users, passwords and TLS of its own."""
-    use_ssl = options.use_ssl if options.sentinel_use_ssl is None else options.sentinel_use_ssl
     login: Dict[str, Any] = {"username": options.sentinel_username, "password": options.sentinel_password}
-    return connection_kwargs(replace(options, use_ssl=use_ssl, db=0, credential_provider=None, iam=None, **login))
+    return connection_kwargs(
+        replace(options, use_ssl=options.asks_with_ssl, db=0, credential_provider=None, iam=None, **login)
+    )
 
 
 def layout_kwargs(options: Options) -> Dict[str, Any]:
@@ -119,8 +120,17 @@ def acks(options: Options) -> Optional[Acks]:
     return Acks(options.min_replicas_ack, max(1, round(min(timeouts_s) * 500)) if timeouts_s else 0)
 
 
-def topology(layout: Mapping[str, Any]) -> Topology:
-    """Make what knows where commands go, of :func:`layout_kwargs`."""
+def topology(made_of: Mapping[str, Any]) -> Topology:
+    """Return what knows where commands go, which all clients with an equal layout use together.
+
+    One that is made later, to replay a journal or to listen, knows then what others have found out: where the cluster
+    is, though the only node that the options name is gone.
+    """
+    # Nodes name other ports, and perhaps other hosts, to those who ask with TLS.
+    return shared(_topology, {**made_of["layout"], "over_tls": "ssl_cert_reqs" in made_of["connection"]})
+
+
+def _topology(layout: Mapping[str, Any]) -> Topology:
     if "service" in layout:
         return Sentinels(layout["seeds"], layout["service"])
     return Cluster(layout["seeds"])
@@ -201,7 +211,7 @@ def _sync_client(made_of: Mapping[str, Any], max_connections: Optional[int], lim
     def make_sentinel(address: Address) -> StoreRedis:
         return _client_of_one(_at(layout["sentinel"], address), None, limits_)
 
-    client = RoutedRedis(topology(layout), make_node, make_sentinel if "sentinel" in layout else make_node)
+    client = RoutedRedis(topology(made_of), make_node, make_sentinel if "sentinel" in layout else make_node)
     client.limits = limits_
     return client
 
@@ -295,7 +305,7 @@ def _async_client(made_of: Mapping[str, Any], limits_: Limits) -> "AsyncStoreCli
     def make_sentinel(address: Address) -> "AsyncStoreRedis":
         return store_client(_at(layout["sentinel"], address), limits_)
 
-    client = AsyncRoutedRedis(topology(layout), make_node, make_sentinel if "sentinel" in layout else make_node)
+    client = AsyncRoutedRedis(topology(made_of), make_node, make_sentinel if "sentinel" in layout else make_node)
     client.limits = limits_
     return client
 

@@ -14,12 +14,13 @@ from typing import Optional
 from extras import _redis, refusals
 from extras.budget import CallTimeoutError
 from extras.in_thread import in_thread
-from extras.layout import STANDARD
 from extras.options import Options
 from extras.resolver import look_up
 
 _PATIENCE_S = 1.0
 _LEAST_S = 0.01
+_AFTER_ALL_S = 0.5
+"""For a look, once, at one of several servers that have taken up all the time of a call."""
 _TOO_LONG_A_LINE = 66_000
 _LOST = (_redis.ConnectionError, _redis.TimeoutError)
 
@@ -49,15 +50,18 @@ class Diagnosis:
         )
 
     def _is_unclear(self, error: Exception) -> bool:
-        is_one_address = self._options.unix_path is None and self._options.deployment_mode == STANDARD
-        is_lost = isinstance(error, _LOST) and not isinstance(error, CallTimeoutError)
-        return not self.has_worked and is_one_address and is_lost
+        # On more than one server a lost connection is tried again for as long as there is time.
+        is_lost = isinstance(error, _LOST) and not (isinstance(error, CallTimeoutError) and not self._options.nodes)
+        return not self.has_worked and self._options.unix_path is None and is_lost
 
     def _peer_speaks(self, began_at: float) -> Optional[str]:
         left_s = _PATIENCE_S
         if self._options.call_timeout is not None:
             left_s = min(left_s, began_at + self._options.call_timeout - time.monotonic())
-        return speaks(self._options.url, self._options.port, left_s) if left_s > 0 else None
+        if self._options.nodes:
+            left_s = max(left_s, _AFTER_ALL_S)
+        host, port = (*self._options.nodes, (self._options.url, self._options.port))[0]
+        return speaks(host, port, left_s) if left_s > 0 else None
 
 
 def speaks(host: str, port: int, timeout_s: float) -> Optional[str]:

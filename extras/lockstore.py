@@ -35,6 +35,7 @@ with _nothing_swallowed("loading"):
     from extras.configured import AsyncClient, sync_client
     from extras.diagnosis import Diagnosis
     from extras.endpoint import NO_LOCKS, OF_LOCKS, given_in, parse_without
+    from extras.failures import is_outage
     from extras.listener import Listener
     from extras.options import Options, parse
     from extras.owed import Owed
@@ -45,7 +46,6 @@ with _nothing_swallowed("loading"):
 
 logger = logging.getLogger(__name__)
 
-_LOST = tuple(_redis.LOST)
 _SOONEST_S = 0.1
 _PAUSE_S = 0.5
 _NOT_YET_ISSUED = -1
@@ -150,7 +150,9 @@ class ExtraRedisLockStore(_rasa_locks.LockStore):  # type: ignore[misc]
                 try:
                     steps = self._queues.look(conversation_id, owner, place.number)
                     found: Optional[Place] = await self._carry_out(steps)
-                except _LOST:
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
                     now = time.monotonic()
                     lost_at = lost_at or looked_at
                     if now > expires_at or (patience_s is not None and now >= lost_at + patience_s):
@@ -194,7 +196,7 @@ class ExtraRedisLockStore(_rasa_locks.LockStore):  # type: ignore[misc]
         async def give_back(conversation_id: str, owner: str) -> bool:
             return bool(await self._carry_out(self._queues.give_back(conversation_id, owner)))
 
-        self._owed.current(lambda: Owed(give_back, _LOST)).add(conversation_id, owner, lifetime_s)
+        self._owed.current(lambda: Owed(give_back, is_outage)).add(conversation_id, owner, lifetime_s)
 
     def issue_ticket(self, conversation_id: str, lock_lifetime: float = LOCK_LIFETIME) -> int:
         """Issue a ticket and return its number. Blocks. Raises ``LockError``."""

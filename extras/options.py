@@ -269,6 +269,11 @@ class Options:
         return layout.addresses(self.endpoints, self.deployment_mode) or ((self.url, self.port),)
 
     @property
+    def asks_with_ssl(self) -> bool:
+        """Whether those who are asked where conversations are speak TLS, too: Sentinels may have it otherwise."""
+        return self.use_ssl if self.sentinel_use_ssl is None else self.sentinel_use_ssl
+
+    @property
     def where(self) -> str:
         """What is named to be connected to, for people to read."""
         nodes = ", ".join(f"{host}:{port}" for host, port in self.nodes)

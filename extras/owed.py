@@ -5,7 +5,7 @@ A ticket that stays behind holds up a conversation until it expires; so it is tr
 
 import asyncio
 import time
-from typing import Any, Awaitable, Callable, Dict, NamedTuple, Optional, Tuple, Type
+from typing import Any, Awaitable, Callable, Dict, NamedTuple, Optional
 
 _PAUSE_S = 1.0
 
@@ -19,14 +19,16 @@ class _Ticket(NamedTuple):
 class Owed:
     """Gives tickets back in the background, one after the other, in one task of one event loop.
 
-    ``give_back``: takes a conversation id and an owner, returns whether the ticket was there. ``lost``: the errors that
-    say that Redis is away. A ticket that is not there is looked for once more a second later: what was sent before, on
-    a connection that is closed by now, may be carried out after what is sent now.
+    ``give_back``: takes a conversation id and an owner, returns whether the ticket was there. ``is_outage``: whether an
+    error says that Redis cannot do it for now. A ticket that is not there is looked for once more a second later: what
+    was sent before, on a connection that is closed by now, may be carried out after what is sent now.
     """
 
-    def __init__(self, give_back: Callable[[str, str], Awaitable[bool]], lost: Tuple[Type[BaseException], ...]) -> None:
+    def __init__(
+        self, give_back: Callable[[str, str], Awaitable[bool]], is_outage: Callable[[BaseException], bool]
+    ) -> None:
         self._give_back = give_back
-        self._lost = lost
+        self._is_outage = is_outage
         self._tickets: Dict[str, _Ticket] = {}
         self._task: Optional[asyncio.Task[Any]] = None
 
@@ -57,8 +59,8 @@ class Owed:
                     if not await self._give_back(ticket.conversation_id, owner) and not ticket.missed:
                         self._tickets[owner] = ticket._replace(missed=True)
                         continue
-                except self._lost:
-                    return
-                except Exception:  # Redis will not have it, now or later
-                    pass
+                except Exception as error:
+                    if self._is_outage(error):
+                        return
+                    # Redis will not have it, now or later.
             self._tickets.pop(owner, None)

@@ -6,6 +6,7 @@ A refusal is what asking again does not mend: a certificate, a password, a right
 from typing import List, NamedTuple, Optional, Tuple
 
 from extras import _redis
+from extras.layout import CLUSTER, SENTINEL
 from extras.options import Options
 
 
@@ -33,12 +34,13 @@ _IS_TLS = "this port speaks TLS: set use_ssl: true, or use a rediss:// url"
 _VERSION = (
     "server and ssl_min_version have no version of TLS in common: let the server speak a newer one (tls-protocols)"
 )
+_NAME = "write the name that the server's certificate is for in url, or renew it"
 _RIGHTS = "give the user what the store needs: docs/how-to/login.md has the line for ACL SETUSER"
 
 _KNOWN: Tuple[_Known, ...] = (
-    _Known("hostname mismatch", "write the name that the server's certificate is for in url, or renew it", "url"),
-    _Known("ip address mismatch", "write the name that the server's certificate is for in url, or renew it", "url"),
-    _Known("certificate is not valid for", "write the name that the server's certificate is for in url", "url"),
+    _Known("hostname mismatch", _NAME, "url"),
+    _Known("ip address mismatch", _NAME, "url"),
+    _Known("certificate is not valid for", _NAME, "url"),
     _Known("certificate has expired", "the server's certificate has expired: renew it on the server", "use_ssl"),
     _Known("not yet valid", "the server's certificate is not yet valid: see the clocks of both machines", "use_ssl"),
     _Known("self-signed", _TRUST, "ssl_ca_certs"),
@@ -84,6 +86,22 @@ _KNOWN: Tuple[_Known, ...] = (
     _Known("timed out", "the server is frozen or overloaded: SLOWLOG GET, and the machine it runs on"),
 )
 
+_NAMES = {
+    CLUSTER: _Known(
+        "",
+        "write names that the certificates are for there, and let the nodes announce them (cluster-announce-hostname, "
+        "cluster-preferred-endpoint-type hostname), or renew the certificates for the addresses",
+        "endpoints",
+    ),
+    SENTINEL: _Known(
+        "",
+        "write names that the certificates are for there, and let the Sentinels name servers so (sentinel "
+        "announce-hostnames yes), or renew the certificates for the addresses",
+        "endpoints",
+    ),
+}
+"""Where servers, too, say at which names and addresses the others are."""
+
 
 def way_out_of(error: BaseException) -> str:
     """Return what to do about an error of Redis or redis-py."""
@@ -96,6 +114,8 @@ def way_out_of(error: BaseException) -> str:
 def explained(error: BaseException, options: Options) -> Optional[str]:
     """Return the text of the error that a refusal becomes; ``None`` for other errors. It holds no secret."""
     known = _known(error) if isinstance(error, _redis.RedisError) else None
+    if known is not None and known.way_out is _NAME:
+        known = _NAMES.get(options.deployment_mode, known)
     return _told(error, options, known) if known is not None and known.option else None
 
 
@@ -104,10 +124,11 @@ def misfit(error: BaseException, options: Options, peer_speaks: Optional[str]) -
 
     ``peer_speaks``: ``"TLS"``, ``"plain"``, or ``None`` where that is not known.
     """
-    if peer_speaks == "plain" and options.use_ssl:
-        return _told(error, options, _Known("", _NO_TLS, "use_ssl"))
-    if peer_speaks == "TLS" and not options.use_ssl:
-        return _told(error, options, _Known("", _IS_TLS, "use_ssl"))
+    option = "use_ssl" if options.deployment_mode != SENTINEL else "use_ssl, sentinel_use_ssl"
+    if peer_speaks == "plain" and options.asks_with_ssl:
+        return _told(error, options, _Known("", _NO_TLS, option))
+    if peer_speaks == "TLS" and not options.asks_with_ssl:
+        return _told(error, options, _Known("", _IS_TLS, option))
     if peer_speaks == "TLS" and isinstance(error, _redis.ConnectionError):
         return _told(error, options, _Known("", f"closed after the TLS handshake: {_CLIENT}", "ssl_certfile"))
     return None

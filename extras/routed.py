@@ -4,6 +4,7 @@ Where that is, :mod:`extras.topology` says; what travels there is a :class:`~ext
 """
 
 import time
+from contextlib import suppress
 from typing import Any, Callable, Dict, List, Sequence
 
 import redis
@@ -16,6 +17,8 @@ from extras.topology import Sending, Topology, carried_out
 
 _ATTEMPTS = 10
 _PAUSE_S = 0.1
+_LOOK_S = 1.0
+"""How often a subscription asks whether its server is still a master."""
 
 
 class RoutedRedis(redis.Redis):
@@ -49,7 +52,7 @@ class RoutedRedis(redis.Redis):
     def masters(self) -> List[Address]:
         """Return the addresses of all masters, which are found out first if need be."""
         if self.topology.needs_discovery or not self.topology.masters:
-            self._discover()
+            self.discover()
         return list(self.topology.masters)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -76,7 +79,7 @@ class RoutedRedis(redis.Redis):
             sending = next(steps)
             while True:
                 try:
-                    replies = self._discover() if sending is None else self._send(sending, options)
+                    replies = self.discover() if sending is None else self._send(sending, options)
                 except redis.RedisError as error:
                     sending = steps.throw(error)
                 else:
@@ -92,7 +95,7 @@ class RoutedRedis(redis.Redis):
             return [node.execute_command(*sending.commands[0], **options)]
         return list(node.together(sending.commands))
 
-    def _discover(self) -> List[Any]:
+    def discover(self) -> List[Any]:
         """Find out where commands go; there is nothing to return."""
         steps = self.topology.discovery()
         try:
@@ -120,11 +123,36 @@ class RoutedRedis(redis.Redis):
 
     def pubsub(self, **kwargs: Any) -> Any:
         """Return a subscription at a master; every server of a cluster passes on what is published at another."""
-        return self.node(self.masters()[0]).pubsub(**kwargs)
+        return _Subscription(self, kwargs)
 
     def clients(self) -> List[Any]:
         """Return the clients of all servers that were asked for anything."""
         return [*self._nodes.values(), *(self._seeds.values() if self._seeds is not self._nodes else ())]
+
+
+class _Subscription:
+    """A subscription that is given up when its server is no master any more.
+
+    One that is frozen, or cut off from the others, says nothing, and keeps the connection.
+    """
+
+    def __init__(self, client: RoutedRedis, kwargs: Dict[str, Any]) -> None:
+        self._client = client
+        self._address = client.masters()[0]
+        self._subscription = client.node(self._address).pubsub(**kwargs)
+        self._looked_at = time.monotonic()
+        self.subscribe = self._subscription.subscribe
+        self.close = self._subscription.close
+
+    def get_message(self, *args: Any, **kwargs: Any) -> Any:
+        """See redis-py's method. Raises :class:`~extras.budget.UnsettledError` where another one has taken over."""
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            with suppress(redis.RedisError):  # nobody knows better, then
+                self._client.discover()
+            self._looked_at = time.monotonic()
+            if self._address not in self._client.topology.masters:
+                raise UnsettledError(f"{self._address[0]}:{self._address[1]} is no master any more")
+        return self._subscription.get_message(*args, **kwargs)
 
 
 class _Pools:

@@ -12,11 +12,11 @@ from extras.topology import Topology
 class Sentinels(Topology):
     """Knows the address of one master, and asks the Sentinels anew when it is lost, or says that it is none.
 
-    And every second that it is used: a master that was replaced by hand goes on as one for up to ten seconds before
-    Sentinels make a replica of it, and what is written there meanwhile is thrown away.
+    And every quarter of a second that it is used: a master that was replaced by hand goes on as one for up to ten
+    seconds before Sentinels make a replica of it, and what is written there meanwhile is thrown away.
     """
 
-    check_s = 1.0
+    check_s = 0.25
 
     def __init__(self, seeds: Sequence[Address], service: str) -> None:
         super().__init__(seeds)

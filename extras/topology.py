@@ -9,7 +9,7 @@ from typing import Any, Generator, List, NamedTuple, Optional, Sequence, Tuple, 
 
 from redis.exceptions import AuthenticationError, RedisError
 
-from extras.budget import UnsettledError
+from extras.budget import UnsettledError, is_distrusted
 from extras.failures import says
 from extras.layout import Address
 from extras.slots import MOST_REDIRECTS, Detour, Next, Route, Scans, next_attempt, place_in
@@ -97,6 +97,9 @@ class Topology:
                 return
         said = "; ".join(f"{host}:{port}: {error}" for (host, port), error in failures)
         last = failures[-1][1]
+        distrusted = next((failure for _, failure in failures if is_distrusted(failure)), None)
+        if distrusted is not None:  # its context would be what is handled now
+            raise distrusted from distrusted.__cause__ or distrusted.__context__
         if any(next_attempt(error) is not Next.NONE for _, error in failures):
             raise UnsettledError(f"{self._nobody()} ({said})") from last
         raise last

@@ -120,6 +120,7 @@ NATIVE_ALONE = {
 MORE_SERVERS = {
     "test_cluster.py": "redis-py reads one reply, and its connections are those that other tests try",
     "test_sentinel.py": "the same",
+    "test_topologies_tls.py": "the same",
 }
 """Files of ``tests/unit`` with six servers, which the newest redis-py and the oldest that can do it run."""
 
@@ -149,8 +150,10 @@ LEFT_TO_RASA_2_8 = {
     "test_collision.py": "what Rasa imports where another package has our name",
     "test_crashes.py": "faults of Redis and of processes below what the host calls",
     "test_lock_faults.py": "the same",
+    "test_lock_topologies.py": "more servers below the same lock store",
     "test_migrate.py": "a command between stores of other tests",
     "test_outage.py": "the same faults, and the journal",
+    "test_outage_topologies.py": "the same faults, and the journal, with more servers",
     "test_topologies.py": "more servers below the same store",
     "test_writers.py": "the same as crashes, of which there are none",
 }

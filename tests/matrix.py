@@ -21,7 +21,7 @@ from cells import CELLS, OUT, Caller, Runner, find_python  # noqa: E402
 
 PAGE = PROJECT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- made by make matrix -->\n", "<!-- end of what make matrix makes -->"
-MODES = ("standard", "TLS")
+MODES = ("standard", "cluster", "Sentinel", "TLS")
 """Names in ``smoke.MODES``."""
 
 CLIENTS: Dict[str, Tuple[str, str]] = {
@@ -91,6 +91,7 @@ def outcome(python: Path, binary: str, mode: str) -> str:
     """Carry out one cell in one mode; what is said of it in the table."""
     command = [str(python), str(PROJECT / "tests" / "unit" / "smoke.py"), binary, mode]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
+    environment["PYTHONPATH"] = str(PROJECT / "tests")
     done = subprocess.run(command, cwd=OUT, env=environment, capture_output=True, text=True, timeout=300)
     said = done.stdout.strip()
     if done.returncode != 0 or not (said == "ok" or said.startswith("missing: ")):

@@ -1,17 +1,18 @@
-"""A Redis Cluster of three masters with a replica each, and a master with two replicas that three Sentinels watch.
+"""A Redis Cluster of three masters with a replica each, on free loopback ports.
 
-Both on free loopback ports, made by commands alone: embedded wheels bring no redis-cli.
+It is made by commands alone: embedded wheels bring no redis-cli. :mod:`watched` has the other layout.
 """
 
 import socket
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import redis
 
-from extras.bench.server import RedisServer, find_server, free_port
+from extras import _redis
+from extras.bench.server import RedisServer, free_port
 
 Address = Tuple[str, int]
 
@@ -21,12 +22,11 @@ NODE_TIMEOUT_S = 1.0
 """After how long other nodes hold a silent master for lost, and a Sentinel the one that it watches."""
 FAILOVER_S = 12.0
 """Within this a fail-over is over, on a machine that is busy; on an idle one it takes two to four seconds."""
-SERVICE = "mymaster"
 _SETTLED_S = 60.0
 _BUS = 10_000
 
 
-def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> None:
+def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S, pause_s: float = 0.05) -> None:
     """Wait until something is so. Raises ``AssertionError`` after so many seconds."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -34,7 +34,7 @@ def until(what: str, is_so: Callable[[], Any], limit_s: float = _SETTLED_S) -> N
             if is_so():
                 return
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:g} s"
-        time.sleep(0.05)
+        time.sleep(pause_s)
 
 
 def cluster_port() -> int:
@@ -47,19 +47,35 @@ def cluster_port() -> int:
             return port
 
 
-class _Servers:
+class TlsFiles(NamedTuple):
+    """What servers show, and trust, beside their plain ports."""
+
+    certificate: str
+    key: str
+    ca: str
+
+    def arguments(self, port: int) -> List[str]:
+        """Return a server's arguments to speak TLS at a port, and with other servers; clients need no certificate."""
+        files = ["--tls-cert-file", self.certificate, "--tls-key-file", self.key, "--tls-ca-cert-file", self.ca]
+        return ["--tls-port", str(port), *files, "--tls-auth-clients", "optional", "--tls-replication", "yes"]
+
+
+class Servers:
     """Servers that are stopped together, and a stock client of each."""
 
     def __init__(self) -> None:
         self._passwords_of: Dict[int, Optional[str]] = {}
-        self._stack = ExitStack()
+        self.stack = ExitStack()
         self._clients: Dict[int, Any] = {}
         self.servers: Dict[int, RedisServer] = {}
+        self.tls_ports: Dict[int, int] = {}
+        """Beside each port the one with TLS, where there is one."""
 
-    def _add(self, server: RedisServer, password: Optional[str] = None) -> int:
+    def add(self, server: RedisServer, password: Optional[str] = None) -> int:
+        """Start a server, and stop it with the others; return its port."""
         self._passwords_of[server.port] = password
         self.servers[server.port] = server
-        self._stack.callback(server.stop)
+        self.stack.callback(server.stop)
         server.start()
         return server.port
 
@@ -67,12 +83,12 @@ class _Servers:
         """Return a client of the server at a port."""
         if port not in self._clients:
             client = redis.Redis(HOST, port, password=self._passwords_of[port], socket_timeout=5)
-            self._stack.callback(client.connection_pool.disconnect)
+            self.stack.callback(client.connection_pool.disconnect)
             self._clients[port] = client
         return self._clients[port]
 
     def __exit__(self, *exc_info: Any) -> None:
-        self._stack.close()
+        self.stack.close()
 
     def role(self, port: int) -> str:
         """Return ``master`` or ``slave``."""
@@ -82,19 +98,44 @@ class _Servers:
         """Return whether a replica has all that its master has."""
         return bool(self.at(port).info("replication").get("master_link_status") == "up")
 
+    def writable(self, ports: List[int], key: str) -> Tuple[int, float]:
+        """Wait until one of these takes a write, as an observer sees it who asks every 10 ms; its port, the moment."""
+        found: List[int] = []
+
+        def is_taken() -> bool:
+            for port in ports:
+                with suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):  # a replica, say
+                    if self.at(port).set(key, "by an observer"):
+                        found.append(port)
+            return bool(found)
+
+        until("the fail-over", is_taken, pause_s=0.01)
+        return found[0], time.monotonic()
+
+    def until_copied(self, master: int) -> None:
+        """Wait until the replicas of a master have all that it has: it may take along, else, what it acknowledged."""
+
+        def has_all() -> bool:
+            state = self.at(master).info("replication")
+            replicas = [value for name, value in state.items() if name.startswith("slave") and isinstance(value, dict)]
+            return bool(replicas) and all(int(each["offset"]) == state["master_repl_offset"] for each in replicas)
+
+        until("the replicas have it", has_all)
+
     def revive(self, port: int) -> None:
         """Start a server that was killed again, and wait until it is a replica that has what its master has."""
         self.servers[port].start()
         until("replication again", lambda: self.role(port) == "slave" and self.has_link(port))
 
 
-class RedisCluster(_Servers):
+class RedisCluster(Servers):
     """Six nodes. ``masters`` are those of the beginning; who is one now, :meth:`owners` says."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, arguments: Sequence[str] = (), tls: Optional[TlsFiles] = None) -> None:
         super().__init__()
         self._folder = folder
         self._arguments = [*arguments]
+        self._tls = tls
         self.masters: List[int] = []
         self.ids: Dict[int, str] = {}
 
@@ -102,15 +143,29 @@ class RedisCluster(_Servers):
         for number in range(6):
             folder = self._folder / f"node-{number}"
             timeout = ["--cluster-node-timeout", str(int(NODE_TIMEOUT_S * 1000)), "--repl-diskless-sync-delay", "0"]
-            server = RedisServer(folder, ["--cluster-enabled", "yes", *timeout, *self._arguments])
-            server.port = cluster_port()
-            self._add(server)
+            port, tls_port, over_tls = cluster_port(), cluster_port(), []
+            if self._tls is not None:
+                self.tls_ports[port] = tls_port
+                over_tls = [*self._tls.arguments(tls_port), "--tls-cluster", "yes"]
+            server = RedisServer(folder, ["--cluster-enabled", "yes", *timeout, *over_tls, *self._arguments])
+            server.port = port
+            self.add(server)
         try:
             self._join()
         except BaseException:
-            self._stack.close()
+            self.stack.close()
             raise
         return self
+
+    @property
+    def options(self) -> Dict[str, Any]:
+        """Of a store that knows one of those that were masters at first."""
+        return {"cluster": True, "endpoints": [f"{HOST}:{self.masters[0]}"]}
+
+    def empty(self) -> None:
+        """Delete all keys."""
+        for port in set(self.owners(self.masters[0]).values()):
+            self.at(port).flushall()
 
     def _join(self) -> None:
         ports = list(self.servers)
@@ -118,7 +173,7 @@ class RedisCluster(_Servers):
         for number, port in enumerate(ports):
             self.at(port).execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             self.ids[port] = self.at(port).execute_command("CLUSTER", "MYID").decode()
-            self.at(ports[0]).execute_command("CLUSTER", "MEET", HOST, port)
+            self.at(ports[0]).execute_command("CLUSTER", "MEET", HOST, self.tls_ports.get(port, port))
         for number, port in enumerate(self.masters):
             own = range(SLOTS * number // 3, SLOTS * (number + 1) // 3)
             self.at(port).execute_command("CLUSTER", "ADDSLOTS", *own)
@@ -134,6 +189,13 @@ class RedisCluster(_Servers):
         until("all agree", lambda: len({str(self.owners(port)) for port in ports}) == 1)
         until("replication", lambda: all(self.role(port) == "master" or self.has_link(port) for port in ports))
         until("replicas are known", lambda: all(len(entry) >= 4 for port in ports for entry in self._slots(port)))
+
+    def until_all_say(self, host: str) -> None:
+        """Wait until all nodes name all masters by a host."""
+        until(
+            "the announced name",
+            lambda: all(entry[2][0].decode() == host for port in self.servers for entry in self._slots(port)),
+        )
 
     def nodes(self, port: int) -> List[str]:
         """Return the lines of ``CLUSTER NODES`` of nodes that have shaken hands."""
@@ -166,6 +228,18 @@ class RedisCluster(_Servers):
         found = next(entry[3] for entry in self._slots(port) if entry[2][1] == port)
         return int(found[1])
 
+    def slot_of(self, key: str) -> int:
+        """Return the slot of a key."""
+        return int(_redis.key_slot(key.encode()))
+
+    def master_of(self, key: str) -> int:
+        """Return the port of the master that has a key."""
+        return self.owner(self.slot_of(key))
+
+    def taken_over(self, lost: int, key: str) -> Tuple[int, float]:
+        """Wait until another one than ``lost`` takes writes to the slot of a key; return its port, and the moment."""
+        return self.writable([port for port in self.servers if port != lost], f"{{{key}}}:written")
+
     def start_moving(self, slot: int, target: int) -> int:
         """Begin to move a slot to another master; return the port of the one that has it."""
         source = self.owner(slot)
@@ -177,8 +251,13 @@ class RedisCluster(_Servers):
         """Move the keys of a slot that is being moved; return how many."""
         keys = self.at(source).execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
         if keys:
-            self.at(source).execute_command("MIGRATE", HOST, target, "", 0, 5000, "KEYS", *keys)
+            self.migrate(source, target, *keys)
         return len(keys)
+
+    def migrate(self, source: int, target: int, *keys: bytes) -> None:
+        """Move keys of a slot that is being moved."""
+        to = self.tls_ports.get(target, target)
+        self.at(source).execute_command("MIGRATE", HOST, to, "", 0, 5000, "KEYS", *keys)
 
     def finish_moving(self, slot: int, target: int) -> None:
         """Give a slot to its new master, once all its keys are there."""
@@ -194,114 +273,16 @@ class RedisCluster(_Servers):
             pass
         self.finish_moving(slot, target)
 
+    def move_range(self, slots: range, target: int) -> None:
+        """Move those of a range that one master has, and its first one is among."""
+        source = self.owner(slots[0])
+        for slot in slots:
+            if self.owner(slot) == source:
+                self.move(slot, target)
+
     def fail_over(self, master: int) -> int:
         """Let the replica of a master take over, by hand; return its port when it has."""
         replica = self.replica_of(master)
         self.at(replica).execute_command("CLUSTER", "FAILOVER")
         until("the manual fail-over", lambda: self.role(replica) == "master", FAILOVER_S)
         return replica
-
-
-class _Sentinel(RedisServer):
-    """A Sentinel, which writes what it learns into its own settings."""
-
-    def __init__(self, folder: Path, master: int, others: Sequence[str] = ()) -> None:
-        super().__init__(folder)
-        self._settings = folder / "sentinel.conf"
-        folder.mkdir(parents=True)
-        lines = [
-            f"port {self.port}",
-            f"bind {HOST}",
-            f"dir {folder}",
-            f"sentinel monitor {SERVICE} {HOST} {master} 2",
-            f"sentinel down-after-milliseconds {SERVICE} {int(NODE_TIMEOUT_S * 1000)}",
-            f"sentinel failover-timeout {SERVICE} 2000",
-            *others,
-        ]
-        self._settings.write_text("\n".join(lines) + "\n")
-
-    def _command(self, arguments: Sequence[str]) -> List[str]:
-        return [find_server(), str(self._settings), "--sentinel", *arguments]
-
-
-class Watched(_Servers):
-    """A master, two replicas, three Sentinels. ``of_sentinels``: more lines for their settings.
-
-    ``password`` and ``sentinel_password``: those that the arguments and the lines ask for.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        arguments: Sequence[str] = (),
-        of_sentinels: Sequence[str] = (),
-        password: Optional[str] = None,
-        sentinel_password: Optional[str] = None,
-    ) -> None:
-        super().__init__()
-        self._passwords = password, sentinel_password
-        self._folder = folder
-        self._arguments = ["--repl-diskless-sync-delay", "0", *arguments]
-        self._of_sentinels = of_sentinels
-        self.nodes: List[int] = []
-        self.sentinels: List[int] = []
-
-    def __enter__(self) -> "Watched":
-        try:
-            for number in range(3):
-                of = ["--replicaof", HOST, str(self.nodes[0])] if number else []
-                server = RedisServer(self._folder / f"redis-{number}", [*self._arguments, *of])
-                self.nodes.append(self._add(server, self._passwords[0]))
-            until("replication", lambda: all(map(self.has_link, self.nodes[1:])))
-            for number in range(3):
-                folder = self._folder / f"sentinel-{number}"
-                sentinel = _Sentinel(folder, self.nodes[0], self._of_sentinels)
-                self.sentinels.append(self._add(sentinel, self._passwords[1]))
-            self.settle()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    @property
-    def endpoints(self) -> List[str]:
-        """Where the Sentinels are."""
-        return [f"{HOST}:{port}" for port in self.sentinels]
-
-    def state(self, sentinel: int) -> Dict[str, Any]:
-        """Return what a Sentinel knows of the master."""
-        reply = self.at(sentinel).execute_command("SENTINEL", "MASTER", SERVICE)
-        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])  # RESP3, RESP2
-        return {name.decode(): value.decode() for name, value in pairs}
-
-    def settle(self) -> None:
-        """Wait until all Sentinels know each other, the master and both replicas, and those replicate."""
-
-        def is_settled(sentinel: int) -> bool:
-            state = self.state(sentinel)
-            known = state["num-other-sentinels"] == "2" and state["num-slaves"] == "2"
-            return known and state["flags"] == "master" and int(state["port"]) == self.master()
-
-        until("the Sentinels agree", lambda: all(map(is_settled, self.sentinels)))
-        until("one master", lambda: sum(self.role(port) == "master" for port in self.nodes) == 1)
-        until("replication", lambda: all(self.has_link(port) for port in self.nodes if port != self.master()))
-
-    def master(self) -> int:
-        """Return the port of the master, by what the first Sentinel says."""
-        return int(self.state(self.sentinels[0])["port"])
-
-    def revive(self, port: int) -> None:
-        """Start a server that was killed again, as a replica of the master, which Sentinels take ten seconds for."""
-        self.servers[port].start()
-        self.at(port).execute_command("REPLICAOF", HOST, self.master())
-        until("replication again", lambda: self.has_link(port))
-
-    def fail_over(self) -> int:
-        """Let the Sentinels make another one the master, by hand; return its port when all say so."""
-        before = self.master()
-        until(
-            "a Sentinel takes the order",
-            lambda: self.at(self.sentinels[0]).execute_command("SENTINEL", "FAILOVER", SERVICE),
-        )
-        until("the manual fail-over", lambda: self.master() != before, FAILOVER_S)
-        return self.master()

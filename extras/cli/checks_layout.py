@@ -7,7 +7,7 @@ from extras._redis import RedisError
 from extras.cli.checks_options import Target
 from extras.cli.checks_server import check_login, check_server
 from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_line, guarded, ok, unseen
-from extras.layout import CLUSTER, SENTINEL, Address
+from extras.layout import CLUSTER, Address
 
 SLOTS = 16_384
 
@@ -15,13 +15,10 @@ SLOTS = 16_384
 def check_seeds(target: Target, is_reached: Callable[[Target], "Check[bool]"]) -> Check[bool]:
     """Connect to each endpoint; return whether any answers. Those that do not are warned of, if others do."""
     options = target.options
-    use_ssl = options.use_ssl
-    if options.deployment_mode == SENTINEL and options.sentinel_use_ssl is not None:
-        use_ssl = options.sentinel_use_ssl
     found: List[Finding] = []
     reached = 0
     for host, port in options.nodes:
-        one = target._replace(options=replace(options, url=host, port=port, use_ssl=use_ssl))
+        one = target._replace(options=replace(options, url=host, port=port, use_ssl=options.asks_with_ssl))
         reached += bool((yield from _collected(found, is_reached(one))))
     for finding in found:
         is_spare = finding.level == FAILED and reached

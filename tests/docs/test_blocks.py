@@ -76,7 +76,22 @@ def test_what_is_wrong_is_found(text: str, wrong: str) -> None:
 
 PACKAGES = {"rasa-extras", "rasa", "ruamel.yaml", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"}
 OTHERS = {
-    *("cat", "cd", "cp", "curl", "docker", "echo", "export", "find", "grep", "kill", "kubectl", "mkdir", "openssl", "pip"),
+    *(
+        "cat",
+        "cd",
+        "cp",
+        "curl",
+        "docker",
+        "echo",
+        "export",
+        "find",
+        "grep",
+        "kill",
+        "kubectl",
+        "mkdir",
+        "openssl",
+        "pip",
+    ),
     "printf",
     *("rasa", "redis-cli", "redis-server", "sed", "sleep", "true", "wait", ".", "python3.10"),
 }

@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import random
 import uuid
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Union
 
 import pytest
 import redis
@@ -14,8 +14,10 @@ from postgresql import PostgreSQL, find_postgresql
 from rasa.shared.core import trackers
 from rasa.shared.core.domain import Domain
 from the_host import HAS_SERVER, IS_PRO, IS_RASA_2
+from topologies import RedisCluster
+from watched import Watched
 
-from extras import _rasa
+from extras import _rasa, _redis
 from extras.bench.server import RedisServer
 from extras.trackerstore import ExtraRedisTrackerStore
 
@@ -98,6 +100,31 @@ def ours(
     yield make
     for store in made:
         call(store.close())
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Redis Cluster, which every test leaves whole."""
+    if not _redis.HAS_CLUSTER:
+        pytest.skip("redis-py before 4.1 knows nothing of clusters")
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A master with replicas and Sentinels, which every test leaves whole."""
+    with Watched(tmp_path_factory.mktemp("sentinels")) as made:
+        yield made
+
+
+@pytest.fixture(params=["cluster", "watched"])
+def laid_out(request: pytest.FixtureRequest) -> Union[RedisCluster, Watched]:
+    """Either of them, empty."""
+    made: Union[RedisCluster, Watched] = request.getfixturevalue(request.param)
+    made.settle()
+    made.empty()
+    return made
 
 
 @pytest.fixture(scope="session")

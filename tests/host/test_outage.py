@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 import redis
+from chat import PATIENCE_S, Chat, told, wait_for_replay
 from conversations import Script, add, contents, known_here
 from proxy import Proxy
 from the_host import IS_PRO, IS_RASA_2, RecordingBroker
@@ -36,7 +37,6 @@ OUTAGE_S = float(os.environ.get("OUTAGE_S", "1.5"))
 SEEDS = range(int(os.environ.get("OUTAGE_SEEDS", "1")))
 CONVERSATIONS = 8
 REPLAY_KILLS = 5
-PATIENCE_S = 30.0
 
 
 @pytest.fixture
@@ -71,37 +71,6 @@ def times(server: RedisServer, sender_id: str) -> List[float]:
     """Return the times of the events that are stored, slots aside."""
     found = document(server, sender_id) or {"events": []}
     return [event["timestamp"] for event in found["events"]]
-
-
-def told(events: List[Dict[str, Any]]) -> List[float]:
-    return [event["timestamp"] for event in events]
-
-
-class Chat:
-    """One conversation as a host has it."""
-
-    def __init__(self, store: Any, call: Call, sender_id: str = "alice", seed: int = 1) -> None:
-        self.store, self.call, self.sender_id = store, call, sender_id
-        self.script = Script(seed)
-        self.said: List[Dict[str, Any]] = []
-
-    def say(self, session: bool = False) -> Any:
-        """Retrieve, add a turn, save."""
-        tracker = self.call(self.store.retrieve(self.sender_id))
-        begins = tracker is None or session
-        tracker = tracker or self.store.init_tracker(self.sender_id)
-        events = known_here((self.script.session_start() if begins else []) + self.script.turn())
-        add(tracker, events)
-        self.call(self.store.save(tracker))
-        self.said += events
-        return tracker
-
-
-def wait_for_replay(store: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while store.outage_journal().records:
-        assert time.monotonic() < deadline, store.outage_journal()
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])

@@ -1,15 +1,20 @@
 """What only Rasa Pro calls: delete, update, the user index and the serialized trackers of a user, as its own store."""
 
+import asyncio
 import json
 import re
+import threading
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Set
 
 import pytest
 import redis
 from conversations import Script, add
+from rasa.shared.core.domain import Domain
+from topologies import RedisCluster
 
 from extras.bench.server import RedisServer
+from extras.trackerstore import ExtraRedisTrackerStore
 
 Call = Callable[[Any], Any]
 Make = Callable[..., Any]
@@ -172,3 +177,55 @@ def test_the_latest_session_is_cut_by_the_hosts_rule(
         events.append([event.as_dict() for event in call(store.retrieve("alice")).events])
         assert len(events[-1]) < len(tracker.events)
     assert events[0] == events[1]
+
+
+def test_the_user_index_on_a_cluster_while_writers_are_at_work_and_slots_move(
+    cluster: RedisCluster, domain: Domain, call: Call
+) -> None:
+    """Each user's index, and each conversation, has a slot of its own; two are moved, and a replica takes over."""
+    cluster.settle()
+    cluster.empty()
+    stores = [ExtraRedisTrackerStore(domain, **cluster.options, call_timeout=15, client_name=n) for n in ("a", "b")]
+    kept: Dict[str, Set[str]] = {f"user {number}": set() for number in range(3)}
+    masters_change = threading.Event()
+
+    def change_masters() -> None:
+        for user in ("user 0", "user 1"):
+            slot = cluster.slot_of(f"user_trackers:{user}")
+            home = cluster.owner(slot)
+            other = next(port for port in set(cluster.owners(home).values()) if port != home)
+            cluster.move(slot, other)
+            cluster.move(slot, home)
+        cluster.fail_over(cluster.master_of("user_trackers:user 2"))
+        masters_change.set()
+
+    async def write(number: int) -> None:
+        script, store, count = Script(number), stores[number % 2], 0
+        while count < 12 or not masters_change.is_set():
+            user, sender_id = f"user {count % 3}", f"{number}-{count}"
+            tracker = store.init_tracker(sender_id, user_id=user)
+            add(tracker, script.session_start() + script.turn())
+            await store.save(tracker)
+            if count % 4 == 3:
+                await store.delete(sender_id)
+            else:
+                kept[user].add(sender_id)
+            listed = await store.get_serialized_trackers_by_user_id(user)
+            assert (sender_id in {each["sender_id"] for each in listed}) == (sender_id in kept[user])
+            count += 1
+            await asyncio.sleep(0.01)
+
+    async def work() -> None:
+        changing = asyncio.get_running_loop().run_in_executor(None, change_masters)
+        await asyncio.gather(*map(write, range(4)))
+        await changing
+        for user, sender_ids in kept.items():
+            listed = await stores[0].get_serialized_trackers_by_user_id(user)
+            assert {each["sender_id"] for each in listed} == sender_ids
+            key = f"user_trackers:{user}"
+            members = cluster.at(cluster.master_of(key)).zrange(key, 0, -1)
+            assert {member.decode() for member in members} == sender_ids
+        for store in stores:
+            await store.close()
+
+    call(work())

@@ -1,6 +1,7 @@
 """A store's operations in short, on one server in one mode, with the redis-py of this environment.
 
-``python tests/unit/smoke.py SERVER MODE`` prints ``ok``, or ``missing: `` and why there is no such server.
+``PYTHONPATH=tests python tests/unit/smoke.py SERVER MODE`` prints ``ok``, or ``missing: `` and why there is no such
+server.
 """
 
 import sys
@@ -13,7 +14,10 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple
 from faces import FACES
 from least_privilege import binary_used
 from tls_proxy import Certificates
+from topologies import RedisCluster
+from watched import Watched
 
+from extras import _redis
 from extras.bench.missing import Missing
 from extras.bench.server import RedisServer, free_port
 from extras.conversation import TRACKER_INFIX, Changed, Conversations, UserIndex, load_many
@@ -118,8 +122,29 @@ def with_tls(folder: Path) -> Iterator[Dict[str, Any]]:
         server.stop()
 
 
+@contextmanager
+def with_cluster(folder: Path) -> Iterator[Dict[str, Any]]:
+    """Run a cluster."""
+    if not _redis.HAS_CLUSTER:
+        raise Missing("unknown to this redis-py")
+    with RedisCluster(folder) as cluster:
+        yield cluster.options
+
+
+@contextmanager
+def with_sentinels(folder: Path) -> Iterator[Dict[str, Any]]:
+    """Run a master with replicas and Sentinels."""
+    with Watched(folder) as watched:
+        yield watched.options
+
+
 Mode = Callable[[Path], ContextManager[Dict[str, Any]]]
-MODES: List[Tuple[str, Mode]] = [("standard", standard), ("TLS", with_tls)]
+MODES: List[Tuple[str, Mode]] = [
+    ("standard", standard),
+    ("cluster", with_cluster),
+    ("Sentinel", with_sentinels),
+    ("TLS", with_tls),
+]
 """What a store can be pointed at: a name, and what runs servers in a folder and yields the options for them."""
 
 

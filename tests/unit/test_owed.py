@@ -4,8 +4,10 @@ import asyncio
 from typing import Any, Dict, List, Tuple
 
 import pytest
+from redis.exceptions import ConnectionError, ResponseError
 
 from extras import owed as _owed
+from extras.failures import is_outage
 from extras.owed import Owed
 
 
@@ -33,7 +35,7 @@ class Queue:
 
     async def settle(self, *owners: str, lifetime_s: float = 60) -> None:
         """Owe the tickets of these owners until nothing is owed any more."""
-        owed = Owed(self.give_back, (ConnectionError,))
+        owed = Owed(self.give_back, is_outage)
         for owner in owners:
             owed.add("alice", owner, lifetime_s)
         assert owed._task is not None
@@ -50,6 +52,9 @@ class Queue:
         ([False, True], 2),
         ([ConnectionError(), ConnectionError(), True], 3),
         ([ConnectionError(), False, False], 3),
+        ([ResponseError("CLUSTERDOWN The cluster is down"), True], 2),
+        ([ResponseError("READONLY You can't write against a read only replica."), True], 2),
+        ([ResponseError("ERR the key holds something else than a lock")], 1),
         ([ValueError()], 1),
     ],
 )
@@ -74,7 +79,7 @@ def test_a_ticket_that_has_expired_is_owed_no_more() -> None:
 def test_closing_gives_up_and_what_is_added_later_is_given_back() -> None:
     async def closed() -> None:
         queue = Queue(a=[ConnectionError()], b=[True])
-        owed = Owed(queue.give_back, (ConnectionError,))
+        owed = Owed(queue.give_back, is_outage)
         owed.add("alice", "a", 60)
         await asyncio.sleep(0.05)
         await owed.close()

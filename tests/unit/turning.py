@@ -54,18 +54,20 @@ class Save(NamedTuple):
 
 
 class Writers:
-    """Four writers, each of whom talks with all senders in turn until :meth:`stop`."""
+    """Writers, each of whom talks with all senders in turn until :meth:`stop`."""
 
-    def __init__(self, side: str, conversations: Conversations, **given: Any) -> None:
+    def __init__(self, side: str, conversations: Conversations, number: int = 4, **given: Any) -> None:
+        self._numbers = range(number)
         self.options = parsed_options({"call_timeout": CALL_TIMEOUT_S, **given})
         self._conversations = conversations
         self._side = side
         self._stopping = threading.Event()
         self.saves: List[Save] = []
-        threads = 4 if side == "blocking" else 1
-        work = self._write if side == "blocking" else self._run_loop
         self._sync: Any = sync_client(self.options) if side == "blocking" else None
-        self._threads = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        if side == "blocking":
+            self._threads = [threading.Thread(target=self._write, args=(each,)) for each in self._numbers]
+        else:
+            self._threads = [threading.Thread(target=lambda: asyncio.run(self._write_all()))]
 
     def __enter__(self) -> "Writers":
         for thread in self._threads:
@@ -112,12 +114,9 @@ class Writers:
                 failure = error
             self._note(sender_id, text, started_at, failure)
 
-    def _run_loop(self, _: int) -> None:
-        asyncio.run(self._write_all())
-
     async def _write_all(self) -> None:
         clients = AsyncClient(self.options)
-        await asyncio.gather(*(self._write_async(clients, number) for number in range(4)))
+        await asyncio.gather(*(self._write_async(clients, each) for each in self._numbers))
         await clients.close()
 
     async def _write_async(self, clients: AsyncClient, number: int) -> None:
@@ -142,13 +141,19 @@ class Writers:
             assert time.monotonic() < deadline, self.saves[-8:]
             time.sleep(0.02)
 
+    def _stored(self, get: Callable[[bytes], Any]) -> Dict[str, List[str]]:
+        """Return the texts that are stored of each sender; ``get`` returns what is stored at a key."""
+        documents = {sender_id: get(self._conversations.key(sender_id)) for sender_id in SENDERS}
+        return {
+            sender_id: [event["text"] for event in json.loads(document)["events"]] if document else []
+            for sender_id, document in documents.items()
+        }
+
     def judge(self, get: Callable[[bytes], Any], may_lack_replicas: bool = False) -> None:
         """Hold every save to what it promised; ``get`` returns what is stored at a key."""
-        stored: Dict[str, List[str]] = {}
-        for sender_id in SENDERS:
-            document = json.loads(get(self._conversations.key(sender_id)))
-            stored[sender_id] = [event["text"] for event in document["events"]]
-            assert len(set(stored[sender_id])) == len(stored[sender_id])
+        stored = self._stored(get)
+        for texts in stored.values():
+            assert len(set(texts)) == len(texts)
         for save in self.saves:
             assert save.took_s < CALL_TIMEOUT_S + GRACE_S, save
             if save.error is None:
@@ -157,11 +162,14 @@ class Writers:
                 assert may_lack_replicas, save
                 assert isinstance(save.error, NotAcknowledgedError), save
 
-    def back_after(self, moment: float, sender_ids: List[str]) -> float:
-        """Return when all of some senders have been saved after a moment, in seconds since it."""
-        first: Dict[str, float] = {}
-        for save in self.saves:
-            is_stored = save.error is None or isinstance(save.error, NotAcknowledgedError)
-            if save.ended_at > moment and is_stored:
-                first.setdefault(save.sender_id, save.ended_at - moment)
-        return max(first[sender_id] for sender_id in sender_ids)
+    def wait_until_back(self, moment: float, get: Callable[[bytes], Any]) -> float:
+        """Wait for the first save after a moment that is stored, as ``get`` sees it; return how many seconds after."""
+        deadline = time.monotonic() + CALL_TIMEOUT_S * 2
+        while True:
+            saves = [save for save in self.saves if save.error is None and save.ended_at > moment]
+            stored = self._stored(get)
+            ends = [save.ended_at for save in saves if save.text in stored[save.sender_id]]
+            if ends:
+                return min(ends) - moment
+            assert time.monotonic() < deadline, self.saves[-8:]
+            time.sleep(0.1)
