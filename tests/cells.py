@@ -34,7 +34,7 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rasa-extras"
 )
 
-WORKERS = (os.cpu_count() or 1) * 2
+WORKERS = (os.cpu_count() or 1) * 5 // 2
 """How many cells run at a time: each waits for more than half of its time, for time to pass or for a download."""
 
 # Rasa 3.6 holds packaging below 21, so its cells take a pytest that can live with that.

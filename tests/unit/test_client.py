@@ -1373,7 +1373,7 @@ class TestThreadsAndProcesses:
         locked.wait(30)
         child = os.fork()
         if child == 0:
-            signal.alarm(20)  # ends the process if it waits for ever
+            signal.alarm(60)  # ends the process if it waits for ever
             status = 1
             with suppress(BaseException):
                 status = 0 if fast.echo("child") == b"child" else 2
