@@ -152,7 +152,7 @@ LEFT_TO_RASA_2_8 = {
     "test_migrate.py": "a command between stores of other tests",
     "test_outage.py": "the same faults, and the journal",
     "test_topologies.py": "more servers below the same store",
-    "test_writers.py": "the same as crashes, of which there are none",
+    "test_writers.py": "processes that write at a time, below what the host calls",
 }
 """What of ``tests/host`` Rasa 2.8 runs on the same Python, whose stores are of the same kind; the oracle's it runs."""
 
