@@ -311,11 +311,16 @@ def test_the_command_line(
     tools = Tools(tmp_path, {"tracker_store": ours, "lock_store": {"type": "redis", **store}}, keys, capsys)
     tools.conversations()
     monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+    masters = set(cluster.owners(cluster.masters[0]).values())
+    for port in masters:
+        cluster.at(port).config_set("appendonly", "yes")
     findings = tools.doctor()
+    for port in masters:
+        cluster.at(port).config_set("appendonly", "no")
     titles = [finding["title"] for finding in findings if finding["level"] == "ok"]
     assert {"layout", "permissions", "conversation", "liveness", "lock store"} <= set(titles)
     assert titles.count("role") == 3
-    assert {finding["title"] for finding in findings if finding["level"] == "warning"} == {"persistence"}
+    assert [finding for finding in findings if finding["level"] in ("warning", "failed")] == []
 
 
 def test_what_is_no_cluster_says_so(server: RedisServer) -> None:
