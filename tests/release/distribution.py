@@ -53,7 +53,7 @@ def contents(sdist: Path, wheel: Path) -> List[str]:
     paths += [extras / "bench" / name for name in ("conversation.json", "floor.c")]
     sources = {path.relative_to(PROJECT).as_posix() for path in paths if path.is_file()}
     with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
         licensed = [name for name in archive.namelist() if name.endswith("LICENSE")]
     native = {name for name in packed if name.startswith("extras/_fastsock.") and not name.endswith(".pyi")}
     with tarfile.open(sdist) as archive_:
