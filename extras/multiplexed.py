@@ -15,11 +15,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from extras import budget, telemetry
-from extras._redis import packed_buffers
 from extras.fastsock import pack_commands
 from extras.replies import Replies, copied
+from extras.transfer import BUFFERS, is_utf8
 
-_BUFFERS = packed_buffers()
 _PING = [hiredis.pack_command(("PING",))]
 
 Command = Sequence[Any]
@@ -52,7 +51,7 @@ class MultiplexedConnection:
         self._retry = retry
         self._packer = make_connection()
         encoder = self._packer.encoder
-        self._is_utf8 = encoder.encoding.lower() in ("utf-8", "utf8") and encoder.encoding_errors == "strict"
+        self._is_utf8 = is_utf8(encoder) and encoder.encoding_errors == "strict"
         self._opening = asyncio.Lock()
         self._failure: Optional[Exception] = None
         self._replies: Optional[Replies] = None
@@ -99,7 +98,7 @@ class MultiplexedConnection:
 
     def packed(self, commands: Sequence[Command]) -> List[bytes]:
         """Return what :meth:`Replies.ask` takes."""
-        pieces = pack_commands(commands, _BUFFERS) if self._is_utf8 else None
+        pieces = pack_commands(commands, BUFFERS) if self._is_utf8 else None
         if pieces is None:
             pieces = self._packer.pack_commands(commands)
         # What its owner could change while it waits to be sent is sent as a copy.

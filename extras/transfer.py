@@ -177,7 +177,13 @@ class _Packer:
         return self._stock.pack(*args) if packed is None else packed
 
 
-_BUFFERS = packed_buffers()
+BUFFERS = packed_buffers()
+"""Which of ``bytearray`` and ``memoryview`` this redis-py packs."""
+
+
+def is_utf8(encoder: Any) -> bool:
+    """Return whether text is sent as :func:`extras.fastsock.pack_commands` packs it."""
+    return encoder.encoding.lower() in ("utf-8", "utf8")
 
 
 def _joined(command: Any) -> Any:
@@ -213,7 +219,7 @@ def _asked_within(current: "budget.Budget", wire: "fastsock.Reader", sock: Any, 
             return NotImplemented
     except OSError:
         return NotImplemented
-    pieces = fastsock.pack_commands((args,), _BUFFERS)
+    pieces = fastsock.pack_commands((args,), BUFFERS)
     if pieces is None:
         return NotImplemented
     try:
@@ -247,11 +253,11 @@ class FastTransfer:
         if type(self._parser) is HiredisParser:  # redis-py 3.5 has no set_parser()
             self._parser = FastParser(socket_read_size=self._parser.socket_read_size)  # type: ignore[no-untyped-call]
         encoder: Any = self.encoder  # type: ignore[attr-defined]
-        if encoder.encoding.lower() in ("utf-8", "utf8") and kwargs.get("command_packer") is None:
+        if is_utf8(encoder) and kwargs.get("command_packer") is None:
             stock: Any = getattr(self, "_command_packer", None)
             self.packs = True
             if stock is not None:
-                self._command_packer = _Packer(stock, _BUFFERS)
+                self._command_packer = _Packer(stock, BUFFERS)
 
     def set_parser(self, parser_class: Any) -> None:
         """Take a parser of that class; its native equal where there is one."""
@@ -300,7 +306,7 @@ class FastTransfer:
             super().send_command(*args, **kwargs)  # type: ignore[misc]
             return
         try:
-            if fastsock.send_command(sock, args, _BUFFERS, sock.gettimeout()):
+            if fastsock.send_command(sock, args, BUFFERS, sock.gettimeout()):
                 return
         except BaseException as error:
             self.disconnect()
@@ -345,13 +351,13 @@ class FastTransfer:
 
     def pack_command(self, *args: Any) -> Any:
         """Return what :meth:`send_packed_command` takes, with the caller's own bytes where they are large."""
-        packed = fastsock.pack_commands((args,), _BUFFERS) if self.packs else None
+        packed = fastsock.pack_commands((args,), BUFFERS) if self.packs else None
         return super().pack_command(*args) if packed is None else packed  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:
         """Return what :meth:`send_packed_command` takes, for several commands."""
         commands = list(commands)
-        packed = fastsock.pack_commands(commands, _BUFFERS) if self.packs else None
+        packed = fastsock.pack_commands(commands, BUFFERS) if self.packs else None
         return super().pack_commands(commands) if packed is None else packed  # type: ignore[misc]
 
     def ask(self, args: Sequence[Any]) -> Any:
@@ -368,7 +374,7 @@ class FastTransfer:
             return NotImplemented
         current = budget.current()
         try:
-            reply = wire.ask(sock, args, _BUFFERS) if current is None else _asked_within(current, wire, sock, args)
+            reply = wire.ask(sock, args, BUFFERS) if current is None else _asked_within(current, wire, sock, args)
             if type(reply) not in _PLAIN:
                 reply = parser.checked(reply)
         except BaseException as error:
@@ -399,7 +405,7 @@ class FastTransfer:
         """
         if not commands or type(self._parser) is not FastParser or self._parser.wire is None:
             return None
-        packed = fastsock.pack_commands(commands, _BUFFERS)
+        packed = fastsock.pack_commands(commands, BUFFERS)
         if packed is None:
             return None
         self.send_packed_command(packed)

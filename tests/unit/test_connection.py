@@ -702,6 +702,26 @@ class TestAsync:
 
         run_on(loop_class, work)
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "latin-1", "utf-16"])
+    @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+    def test_sends_what_redis_py_sends(self, encoding: str, errors: str, target: Target) -> None:
+        aio: Any = importlib.import_module("redis.asyncio")
+        ours, stock = (
+            kind(encoding=encoding, encoding_errors=errors, **target("tcp"))
+            for kind in (async_class("tcp"), aio.Connection)
+        )
+        commands: List[Any] = [("GET", "é"), ("CONFIG GET", "*"), ("SET", b"k", 5, 1.5, "x" * 7000, b"y" * 70_000)]
+        commands += [("SET", memoryview(b"ab"), 2**70), ("GET", "a\udcff"), ("GET", None), ("GET", True)]
+        for command in commands:
+            found: List[Any] = []
+            for connection in (ours, stock):
+                try:
+                    single = connection.pack_command(*command)
+                    found.append((b"".join(single), b"".join(connection.pack_commands([command, command]))))
+                except (redis.DataError, UnicodeError) as error:
+                    found.append((type(error), str(error)))
+            assert found[0] == found[1]
+
     @pytest.mark.parametrize("kind", ASYNC_NAMES)
     def test_stands_in_redis_pys_own_place(
         self, loop_class: Any, kind: str, target: Target, monkeypatch: pytest.MonkeyPatch
