@@ -33,9 +33,11 @@ class _HandOn(logging.Handler):
 
 
 def begin() -> None:
-    """Log as the host does from now on, if it has set that up."""
+    """Log as the host does from now on, if it has set that up, as servers do: then structlog ends in ``logging``."""
     ours = logging.getLogger(_ROOT)
-    if not _LOGS_THROUGH_STRUCTLOG or not _structlog.is_configured():
+    if not _LOGS_THROUGH_STRUCTLOG:
+        return
+    if not isinstance(_structlog.get_config()["logger_factory"], _structlog.stdlib.LoggerFactory):
         return
     if not any(isinstance(handler, _HandOn) for handler in ours.handlers):
         ours.addHandler(_HandOn())
