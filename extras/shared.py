@@ -29,14 +29,14 @@ class _Key:
         return self._hash
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # what is shared may be made of what is shared, too
 _clients: "WeakValueDictionary[_Key, Any]" = WeakValueDictionary()
 
 
 def _after_fork() -> None:
     """Share nothing with what was the parent's, whose other threads may have held the lock."""
     global _lock, _clients
-    _lock, _clients = threading.Lock(), WeakValueDictionary()
+    _lock, _clients = threading.RLock(), WeakValueDictionary()
 
 
 if hasattr(os, "register_at_fork"):

@@ -78,7 +78,8 @@ class Topology:
     def discovery(self) -> Discovery:
         """Find out where commands go, asking one server after the other.
 
-        Raises the last server's error where nobody answers, :class:`~extras.budget.UnsettledError` where nobody knows.
+        Raises :class:`~extras.budget.UnsettledError` where nobody knows, or answers, and what a server says to it that
+        asking again does not mend, such as that the user may not ask.
         """
         failures: List[Tuple[Address, Exception]] = []
         for address in self._in_order():
@@ -95,14 +96,11 @@ class Topology:
             else:
                 self._found()
                 return
+        refused = next((failure for _, failure in failures if _is_refusal(failure)), None)
+        if refused is not None:  # its context would be what is handled now
+            raise refused from refused.__cause__ or refused.__context__
         said = "; ".join(f"{host}:{port}: {error}" for (host, port), error in failures)
-        last = failures[-1][1]
-        distrusted = next((failure for _, failure in failures if is_distrusted(failure)), None)
-        if distrusted is not None:  # its context would be what is handled now
-            raise distrusted from distrusted.__cause__ or distrusted.__context__
-        if any(next_attempt(error) is not Next.NONE for _, error in failures):
-            raise UnsettledError(f"{self._nobody()} ({said})") from last
-        raise last
+        raise UnsettledError(f"{self._nobody()} ({said})") from failures[-1][1]
 
     def noted(self, error: Exception, at: Address) -> Union[Detour, UnsettledError, None]:
         """Note what an error of the server at an address says; return where the command goes now.
@@ -145,6 +143,10 @@ class Topology:
 
     def _nobody(self) -> str:
         raise NotImplementedError
+
+
+def _is_refusal(error: Exception) -> bool:
+    return is_distrusted(error) or next_attempt(error) is Next.NONE
 
 
 def carried_out(topology: Topology, *commands: Sequence[Any]) -> Generator[Optional[Sending], Any, List[Any]]:

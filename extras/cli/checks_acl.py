@@ -66,6 +66,14 @@ _OF_OPTIONS = {"TYPE"}
 """What only ``read_unprefixed_keys`` needs, which needs all keys, too."""
 
 
+OF_CLUSTERS = ("+cluster|slots", "+asking")
+"""What users of a cluster's nodes need besides: who has which slot, and what is on its way."""
+OF_ACKS = ("+wait",)
+"""With ``min_replicas_ack``."""
+OF_SENTINELS = ("+sentinel|masters",)
+"""All that users of Sentinels need."""
+
+
 def rights_of(key_prefix: Optional[str] = None) -> List[str]:
     """Return the rights, in the words of ``ACL SETUSER``, without any of which tracker store and lock store miss one.
 

@@ -10,10 +10,13 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import redis
+from least_privilege import PASSWORD, give
 from topologies import HOST, SLOTS, RedisCluster, until
 
 from extras import _redis
+from extras.acknowledged import Acks, acknowledged
 from extras.bench.server import RedisServer
+from extras.cli.checks_acl import OF_ACKS, OF_CLUSTERS, rights_of
 from extras.configured import AsyncClient, sync_client
 from extras.conversation import Changed, Conversations, load_many
 from extras.document import parse as parse_document
@@ -35,6 +38,7 @@ OF_ALICE = {side: Conversations(f"{{tracker:alice}}:{side}:", 20, False) for sid
 """All of them are in the slot of ``tracker:alice``."""
 BACK_S = 1.0
 """Within this after a fail-over, as the servers have it, there is service again."""
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "failovers.md"
 LATER_S = 0.4
 FAILOVERS = int(os.environ.get("FAILOVERS", "1"))
 
@@ -321,6 +325,38 @@ def test_the_command_line(
     assert {"layout", "permissions", "conversation", "liveness", "lock store"} <= set(titles)
     assert titles.count("role") == 3
     assert [finding for finding in findings if finding["level"] in ("warning", "failed")] == []
+
+
+@pytest.mark.parametrize("missing", ["nothing", *OF_CLUSTERS, *OF_ACKS])
+def test_the_rights_that_are_documented_are_needed(cluster: RedisCluster, options: Options, missing: str) -> None:
+    """Beside those that the stores need on any server."""
+    slot = slot_of("alice")
+    target = next(port for port in set(cluster.owners(cluster.masters[0]).values()) if port != cluster.owner(slot))
+    for port in cluster.servers:
+        give(cluster.at(port), [each for each in (*rights_of(), *OF_CLUSTERS, *OF_ACKS) if each != missing])
+    login = {"username": "rasa", "password": PASSWORD, "call_timeout": 10}
+    client = sync_client(parse({**cluster.options, **login, "min_replicas_ack": 1}))
+    source = cluster.start_moving(slot, target)
+
+    def work() -> None:
+        steps = CONVERSATIONS.replace_if("alice", None, b"{}", None)  # at the new server, by ASK
+        assert run(client, acknowledged(steps, Acks(1, 1000)))
+        assert run(client, CONVERSATIONS.sender_ids()) == ["alice"]
+
+    try:
+        if missing == "nothing":
+            work()
+        else:
+            with pytest.raises(redis.ResponseError, match=missing[1:].replace("|", r"\|")):
+                work()
+    finally:
+        client.connection_pool.disconnect()
+        for port in cluster.servers:
+            cluster.at(port).execute_command("ACL", "DELUSER", "rasa")
+        cluster.move_keys(slot, source, target)
+        cluster.finish_moving(slot, target)
+        cluster.move(slot, source)
+    assert " ".join(OF_CLUSTERS) in PAGE.read_text(encoding="utf-8")
 
 
 def test_what_is_no_cluster_says_so(server: RedisServer) -> None:

@@ -16,6 +16,7 @@ from watched import SERVICE, Watched
 
 from extras import _redis
 from extras.bench.server import RedisServer
+from extras.cli import checks_acl
 from extras.configured import AsyncClient, sync_client
 from extras.conversation import Conversations
 from extras.options import Options, parse
@@ -179,6 +180,21 @@ def test_the_command_line(
     assert {"connect"} == {finding["title"] for finding in findings if "refused" in finding["found"]}
     # The first Sentinel is not there: see given().
     assert [finding["title"] for finding in findings if finding["level"] in ("warning", "failed")] == ["connect"]
+
+
+def test_a_user_of_the_sentinels_with_the_rights_that_are_documented(watched: Watched) -> None:
+    for rights in (checks_acl.OF_SENTINELS, ()):
+        for port in watched.sentinels:
+            watched.at(port).execute_command("ACL", "SETUSER", "asker", "reset", "on", ">asks", *rights)
+        client = sync_client(parse(given(watched, sentinel_username="asker", sentinel_password="asks")))
+        if rights:
+            assert run(client, one("PING"))
+        else:
+            with pytest.raises(redis.RedisError, match="permission"):
+                run(client, one("PING"))
+        client.connection_pool.disconnect()
+    for port in watched.sentinels:
+        watched.at(port).execute_command("ACL", "DELUSER", "asker")
 
 
 def test_sentinels_that_do_not_know_the_master(watched: Watched) -> None:

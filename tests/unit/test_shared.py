@@ -15,7 +15,7 @@ from scripted import LOOPS, run_on
 
 from extras import shared as sharing
 from extras.bench.server import RedisServer
-from extras.configured import AsyncClient, SyncClient
+from extras.configured import AsyncClient, SyncClient, sync_client
 from extras.keepalive import Keepalive
 from extras.options import Options, parse
 from extras.steps import Steps, arun, run
@@ -57,6 +57,16 @@ def test_equal_options_share_and_others_do_not(options: Callable[..., Options]) 
     assert SyncClient(options()).current() is one.current()
     for other in ({"db": 1}, {"password": "x"}, {"retries": 1}, {"socket_keepalive_options": {"TCP_KEEPIDLE": 9}}):
         assert SyncClient(options(**other)).current() is not one.current()
+
+
+def test_who_comes_later_knows_where_the_others_have_found_the_servers() -> None:
+    """A client is shared while it is made, and so is what it is made of."""
+    endpoints = {"deployment_mode": "sentinel", "endpoints": ["127.0.0.1:1"]}
+    store = SyncClient(parse(endpoints)).current()
+    for same in ({}, {"db": 1}, {"password": "of the servers"}):
+        assert sync_client(parse({**endpoints, **same})).topology is store.topology
+    for other in ({"sentinel_service": "another"}, {"sentinel_password": "x"}, {"endpoints": ["127.0.0.1:2"]}):
+        assert sync_client(parse({**endpoints, **other})).topology is not store.topology
 
 
 def test_nothing_shows_a_password(options: Callable[..., Options]) -> None:
