@@ -36,8 +36,11 @@ class Tls(NamedTuple):
 
     def context(self) -> ssl.SSLContext:
         """Read the files and return a context for one connection. Raises :class:`TlsFileError`."""
-        context = self._trusting()
         verify = _VERIFY.get(self.ssl_cert_reqs or "none", self.ssl_cert_reqs)
+        if verify == ssl.CERT_NONE and not (self.ssl_ca_certs or self.ssl_ca_path or self.ssl_ca_data):
+            context = ssl._create_unverified_context()  # of PEP 476: without the system's CAs, 20 ms of each connect
+        else:
+            context = self._trusting()
         context.check_hostname = self.ssl_check_hostname and verify != ssl.CERT_NONE
         context.verify_mode = verify
         if self.ssl_min_version is not None:

@@ -128,6 +128,19 @@ def test_what_is_asked_for_is_in_the_context(certificates: Certificates) -> None
     assert len(pinned.get_ca_certs()) == 1
 
 
+def test_nobodys_cas_are_read_where_nobody_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("the system's CAs take 20 ms of each connect to read")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", read)
+    with pytest.raises(AssertionError):
+        tls.Tls().context()
+    context = tls.Tls(ssl_cert_reqs="none", ssl_check_hostname=True).context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+    with pytest.raises(tls.TlsFileError):
+        tls.Tls(ssl_cert_reqs="none", ssl_ca_certs="nowhere.pem").context()
+
+
 def test_a_certificate_is_loaded_without_asking_a_terminal_for_its_pass_phrase(
     certificates: Certificates, tmp_path: Path
 ) -> None:
