@@ -330,6 +330,7 @@ def test_the_command_line(
 @pytest.mark.parametrize("missing", ["nothing", *OF_CLUSTERS, *OF_ACKS])
 def test_the_rights_that_are_documented_are_needed(cluster: RedisCluster, options: Options, missing: str) -> None:
     """Beside those that the stores need on any server."""
+    cluster.settle()
     slot = slot_of("alice")
     target = next(port for port in set(cluster.owners(cluster.masters[0]).values()) if port != cluster.owner(slot))
     for port in cluster.servers:
@@ -355,6 +356,7 @@ def test_the_rights_that_are_documented_are_needed(cluster: RedisCluster, option
             cluster.at(port).execute_command("ACL", "DELUSER", "rasa")
         cluster.move_keys(slot, source, target)
         cluster.finish_moving(slot, target)
+        cluster.settle()
         cluster.move(slot, source)
     assert " ".join(OF_CLUSTERS) in PAGE.read_text(encoding="utf-8")
 
