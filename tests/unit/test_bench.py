@@ -144,6 +144,12 @@ def test_ports_can_be_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {server.free_port(below=21_100) for _ in range(50)} <= set(range(21_000, 21_100))
 
 
+def test_ports_that_nobody_has_taken_yet_are_all_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASA_EXTRAS_PORTS", "21000-21099")
+    for _ in range(20):
+        assert len({server.free_port() for _ in range(12)}) == 12
+
+
 def test_server_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "broken-server"
     program.write_text("#!/bin/sh\necho it broke\nexit 1\n")
