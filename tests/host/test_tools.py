@@ -1,21 +1,27 @@
 """``rasa-extras`` where Rasa is: it goes to the places of the host's own stores, and logs in as they do."""
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 import redis
-from rasa.core.lock_store import LockStore
+from rasa.core.lock_store import LockStore, RedisLockStore
 from rasa.utils.endpoints import EndpointConfig
 from the_host import IS_PRO
 
+from extras import _rasa
 from extras.bench.server import RedisServer
 from extras.cli.main import main
 
 LOCK_STORES: List[Dict[str, Any]] = [
     {"type": "redis"},
-    {"type": "redis", "key_prefix": "bot1"},
+    *(
+        [{"type": "redis", "key_prefix": "bot1"}]
+        if "key_prefix" in signature(RedisLockStore.__init__).parameters
+        else []
+    ),
     {"type": "extras.lockstore.ExtraRedisLockStore", "key_prefix": "my-bot"},
     *([{"type": "concurrent_redis"}, {"type": "concurrent_redis", "key_prefix": "bot1"}] if IS_PRO else []),
 ]
@@ -45,7 +51,7 @@ def test_delete_finds_the_locks_of_the_hosts_own_stores(
         locks.issue_ticket(sender_id, 60)
     before = all_keys(server)
     assert len(before) == (4 if given["type"].startswith("concurrent") else 2)
-    raw.set("tracker:alice", '{"events": []}')
+    raw.set(f"{_rasa.STOCK_PREFIX}alice", '{"events": []}')
     path = tmp_path / "endpoints.yml"
     tracker_store = {"type": "redis", "url": "127.0.0.1", "port": server.port}
     path.write_text(json.dumps({"tracker_store": tracker_store, "lock_store": {**given, **place}}))

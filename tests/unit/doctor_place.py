@@ -62,7 +62,7 @@ class Place:
 
     def user(self, *rules: str) -> Dict[str, str]:
         """Make an ACL user; return the options that log it in."""
-        self.root.execute_command("ACL SETUSER", "bot", "reset", "on", f">{PASSWORD}", *rules)
+        self.root.execute_command("ACL SETUSER", "bot", "reset", "resetchannels", "on", f">{PASSWORD}", *rules)
         self.undo.callback(self.root.execute_command, "ACL DELUSER", "bot")
         return {"username": "bot"}
 
