@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Sequence
 
@@ -54,11 +56,18 @@ def free_port(below: int = 32768) -> int:
     Source: ``ip_local_port_range`` of ip(7): connections get theirs from 32768 on (from 49152 elsewhere, RFC 6335).
     """
     first, _, last = os.environ.get("RASA_EXTRAS_PORTS", "12000-32767").partition("-")
-    while True:
-        port = random.randrange(int(first), min(int(last) + 1, below))
+    for port in _ports(int(first), min(int(last) + 1, below), os.getpid()):
         with suppress(OSError), socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("there is no end to them")
+
+
+@lru_cache(maxsize=None)
+def _ports(first: int, end: int, _process: int) -> Iterator[int]:
+    """Return ports for a process, from a random one on, over and over: who asks for some gets different ones."""
+    start = random.randrange(first, end)
+    return cycle((*range(start, end), *range(first, start)))
 
 
 class RedisServer:
