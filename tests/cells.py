@@ -431,8 +431,8 @@ class Runner:
 
     def _ports(self) -> str:
         """Return ports for a cell's servers which no other cell takes; those 10,000 above are for a cluster's bus."""
-        first = 12_000 + 400 * (next(self._numbers) % 25)
-        return f"{first}-{first + 399}"
+        first = 12_000 + 500 * (next(self._numbers) % 20)
+        return f"{first}-{first + 499}"
 
     def _command(self, cell: Cell, python: Path, call: Caller) -> int:
         environment = {
