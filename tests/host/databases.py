@@ -54,7 +54,7 @@ class Dynamo:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()  # it keeps nothing, and would wait for connections that are idle
             self._process.wait(60)
 
 

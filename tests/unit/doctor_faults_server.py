@@ -1,6 +1,7 @@
 """Faults of the server, its rights and the connection to it, for ``rasa-extras doctor`` to find."""
 
 import shutil
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -91,6 +92,12 @@ def reading_its_data(place: Place) -> Any:
     client.save()
     server.stop()
     server.launch("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", server.port)).close()
+            break
+        time.sleep(0.01)
     return place.store(port=server.port)
 
 
