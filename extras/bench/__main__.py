@@ -287,7 +287,8 @@ def _measurements(arguments: argparse.Namespace) -> Dict[str, Tuple[int, Callabl
             found[name] = faults_suite.steps(*asked), partial(faults_suite.measure, *asked)
         else:
             pin = pinning.plan(arguments.pin, own_server=arguments.url is None)
-            clients = groups.Extent(arguments.rounds or (HEADLINE_ROUNDS if is_short else groups.ROUNDS), is_short)
+            few = is_short and not again  # too few for intervals that all hold together
+            clients = groups.Extent(arguments.rounds or (HEADLINE_ROUNDS if few else groups.ROUNDS), is_short)
             found[name] = (
                 len(clients.cases(name)),
                 partial(groups.measure, name, arguments.url, pin, clients, again),

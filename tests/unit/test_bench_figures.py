@@ -12,7 +12,7 @@ import pytest
 
 from extras import fastsock
 from extras.bench import __main__ as command
-from extras.bench import chart, groups, headline, instructions, markdown, plot, regression, results, selfcheck
+from extras.bench import chart, groups, headline, instructions, markdown, plot, regression, results, selfcheck, tracker
 from extras.bench.comparison import as_data
 from extras.bench.counters import Used
 from extras.bench.interleaved import Compared, Cost, Samples
@@ -125,6 +125,24 @@ class TestSelfcheck:
         assert command.main(["--wire", "--selfcheck"]) == code
         assert asked == [True]
         assert ("no difference in 4 comparisons" in capsys.readouterr().out) is (code == 0)
+
+    @pytest.mark.parametrize("groups_named", [[], ["--wire"]])
+    def test_rounds_are_enough_for_its_intervals(
+        self, groups_named: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A median is beyond all of ``n`` samples once in ``2 ** (n - 1)`` times: few have no interval wide enough."""
+        asked: List[int] = []
+
+        def measure(name: str, url: Any, pin: Any, extent: groups.Extent, again: bool, teller: Any) -> Dict[str, Any]:
+            asked.append(extent.rounds)
+            return clients(1.0, noise=0.0)
+
+        monkeypatch.setattr(groups, "measure", measure)
+        monkeypatch.setattr(tracker, "measure", lambda *args: trackers())
+        command.main([*groups_named, "--selfcheck"])
+        comparisons = sum(len(groups.Extent(1, True).cases(name)) for name in ("wire", "async"))
+        assert asked
+        assert all(2 ** (1 - rounds) < 1 - for_all(0.95, comparisons) for rounds in asked)
 
 
 class TestRegression:
