@@ -85,6 +85,12 @@ def hosts() -> str:
     return text[text.index("| Rasa | Python |") :].partition("\n\n")[0]
 
 
+def faults() -> str:
+    """Return the README's table of faults."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    return text[text.index("| Fault ") :].partition("\n\n")[0]
+
+
 def how_to_report() -> str:
     """Return what SECURITY.md says, without its heading."""
     return (PROJECT / "SECURITY.md").read_text(encoding="utf-8").partition("\n")[2].strip()
@@ -92,7 +98,7 @@ def how_to_report() -> str:
 
 MADE: Dict[str, Callable[[], str]] = {
     function.__name__.replace("_", "-"): function
-    for function in (options, liveness_names, commands, benchmark, changes, hosts, how_to_report)
+    for function in (options, liveness_names, commands, benchmark, changes, hosts, faults, how_to_report)
 }
 
 

@@ -35,8 +35,9 @@ from extras._redis import (
 from extras.credentials import Known, asked_async
 from extras.dialling import aconnect, connect
 from extras.keepalive import Given, Keepalive, parse
+from extras.packing import Packing
 from extras.resolver import AddressInfo, alook_up, look_up
-from extras.transfer import BUFFERS, FastTransfer, is_utf8, not_written
+from extras.transfer import FastTransfer, not_written
 
 logger = logging.getLogger(__name__)
 
@@ -213,8 +214,8 @@ if HAS_ASYNCIO:
     _STREAM_BYTES = 1024 * 1024
     """Of twice as much that was received and not read asyncio's streams stop reading; by default of an eighth."""
 
-    class _Careful:
-        """Packs natively; never takes a closed connection for an open one, nor one caller's reply for another's.
+    class _Careful(Packing):
+        """Never takes a closed connection for an open one, nor one caller's reply for another's.
 
         That the server has closed an idle connection redis-py asks the stream, which learns of it only when the event
         loop next runs; redis-py 8 does not ask at all where maintenance notifications are on. The kernel knows at once
@@ -224,19 +225,6 @@ if HAS_ASYNCIO:
         _reader: Optional[asyncio.StreamReader]
         _writer: Optional[asyncio.StreamWriter]
         _own_socket: Optional[socket.socket] = None
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._packs = is_utf8(self.encoder)  # type: ignore[attr-defined]
-
-        def pack_command(self, *args: Any) -> Any:
-            packed = fastsock.pack_commands((args,), BUFFERS) if self._packs else None
-            return super().pack_command(*args) if packed is None else packed  # type: ignore[misc]
-
-        def pack_commands(self, commands: Any) -> Any:
-            commands = list(commands)
-            packed = fastsock.pack_commands(commands, BUFFERS) if self._packs else None
-            return super().pack_commands(commands) if packed is None else packed  # type: ignore[misc]
 
         async def can_read_destructive(self) -> bool:
             return not self._is_quiet() and bool(await super().can_read_destructive())  # type: ignore[misc]

@@ -16,8 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from extras import budget, telemetry
 from extras.fastsock import pack_commands
+from extras.packing import BUFFERS, is_utf8
 from extras.replies import Replies, copied
-from extras.transfer import BUFFERS, is_utf8
 
 _PING = [hiredis.pack_command(("PING",))]
 

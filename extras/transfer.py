@@ -5,7 +5,7 @@ is not taken here (TLS, a parser or packer of the user's, a socket that gevent h
 """
 
 import socket
-from typing import Any, FrozenSet, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -23,9 +23,9 @@ from extras._redis import (
     SERVER_CLOSED,
     HiredisParser,
     clock,
-    packed_buffers,
     peer,
 )
+from extras.packing import BUFFERS, Packer, Packing
 
 _BUFFER_BYTES = 128 * 1024
 _JOIN_BYTES = 64 * 1024
@@ -165,27 +165,6 @@ class FastParser(HiredisParser):
         return reply
 
 
-class _Packer:
-    """Packs what it can, and leaves the rest to ``stock``, redis-py's own packer."""
-
-    def __init__(self, stock: Any, buffers: FrozenSet[type]) -> None:
-        self._stock = stock
-        self._buffers = buffers
-
-    def pack(self, *args: Any) -> List[Any]:
-        packed = fastsock.pack_commands((args,), self._buffers)
-        return self._stock.pack(*args) if packed is None else packed
-
-
-BUFFERS = packed_buffers()
-"""Which of ``bytearray`` and ``memoryview`` this redis-py packs."""
-
-
-def is_utf8(encoder: Any) -> bool:
-    """Return whether text is sent as :func:`extras.fastsock.pack_commands` packs it."""
-    return encoder.encoding.lower() in ("utf-8", "utf8")
-
-
 def _joined(command: Any) -> Any:
     """Make one piece of small ones for redis-py, to which each is a send, and to the server a wake-up."""
     try:
@@ -235,16 +214,13 @@ def _asked_within(current: "budget.Budget", wire: "fastsock.Reader", sock: Any, 
             return reply
 
 
-class FastTransfer:
+class FastTransfer(Packing):
     """Put before a connection class of redis-py, makes its connections send and receive natively."""
 
     _sock: Any
     _parser: Any
     health_check_interval: Any
     next_health_check: Any
-    packs = False
-    """Whether commands are packed natively."""
-
     _re_auth_token: Any = None  # redis-py's own since 5.3
     _should_reconnect = False  # since 7.0
 
@@ -252,12 +228,12 @@ class FastTransfer:
         super().__init__(*args, **kwargs)
         if type(self._parser) is HiredisParser:  # redis-py 3.5 has no set_parser()
             self._parser = FastParser(socket_read_size=self._parser.socket_read_size)  # type: ignore[no-untyped-call]
-        encoder: Any = self.encoder  # type: ignore[attr-defined]
-        if is_utf8(encoder) and kwargs.get("command_packer") is None:
+        if kwargs.get("command_packer") is not None:
+            self.packs = False
+        elif self.packs:
             stock: Any = getattr(self, "_command_packer", None)
-            self.packs = True
             if stock is not None:
-                self._command_packer = _Packer(stock, BUFFERS)
+                self._command_packer = Packer(stock)
 
     def set_parser(self, parser_class: Any) -> None:
         """Take a parser of that class; its native equal where there is one."""
@@ -309,9 +285,7 @@ class FastTransfer:
             if fastsock.send_command(sock, args, BUFFERS, sock.gettimeout()):
                 return
         except BaseException as error:
-            self.disconnect()
-            if isinstance(error, OSError):
-                raise not_written(error)  # noqa: B904 - as redis-py does
+            self._end_sending(error)
             raise
         super().send_command(*args, **kwargs)  # type: ignore[misc]
 
@@ -326,9 +300,7 @@ class FastTransfer:
             if type(reply) not in _PLAIN:
                 reply = parser.checked(reply)
         except BaseException as error:
-            self.disconnect()
-            if isinstance(error, OSError):
-                raise _not_read(self, error) from None
+            self._end_reading(error)
             raise
         if self.health_check_interval:
             self.next_health_check = clock() + self.health_check_interval
@@ -348,17 +320,6 @@ class FastTransfer:
             if not DISCONNECTS_WHEN_INTERRUPTED:
                 self.disconnect()
             raise
-
-    def pack_command(self, *args: Any) -> Any:
-        """Return what :meth:`send_packed_command` takes, with the caller's own bytes where they are large."""
-        packed = fastsock.pack_commands((args,), BUFFERS) if self.packs else None
-        return super().pack_command(*args) if packed is None else packed  # type: ignore[misc]
-
-    def pack_commands(self, commands: Any) -> Any:
-        """Return what :meth:`send_packed_command` takes, for several commands."""
-        commands = list(commands)
-        packed = fastsock.pack_commands(commands, BUFFERS) if self.packs else None
-        return super().pack_commands(commands) if packed is None else packed  # type: ignore[misc]
 
     def ask(self, args: Sequence[Any]) -> Any:
         """Send a command and return its reply; an error that Redis replied is returned, as an exception.
@@ -412,9 +373,7 @@ class FastTransfer:
         try:
             replies: List[Any] = self._parser.read_replies(len(commands))
         except BaseException as error:
-            self.disconnect()
-            if isinstance(error, OSError):
-                raise _not_read(self, error) from None
+            self._end_reading(error)
             raise
         if self.health_check_interval:
             self.next_health_check = clock() + self.health_check_interval
@@ -436,9 +395,18 @@ class FastTransfer:
                 fastsock.send_all(sock, command, sock.gettimeout())
             else:
                 _send_within(current, sock, command if is_native else _joined(command), is_native)
-        except OSError as error:
-            self.disconnect()
-            raise not_written(error)  # noqa: B904 - as redis-py does
-        except BaseException:
-            self.disconnect()
+        except BaseException as error:
+            self._end_sending(error)
             raise
+
+    def _end_sending(self, error: BaseException) -> None:
+        """Close the connection; raise what redis-py makes of an error of the socket, in its context."""
+        self.disconnect()
+        if isinstance(error, OSError):
+            raise not_written(error)
+
+    def _end_reading(self, error: BaseException) -> None:
+        """The same, without the context."""
+        self.disconnect()
+        if isinstance(error, OSError):
+            raise _not_read(self, error) from None

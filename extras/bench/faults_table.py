@@ -29,7 +29,7 @@ def as_text(data: Dict[str, Any]) -> str:
 
 
 def side_by_side(data: Dict[str, Any]) -> str:
-    """Return the table of what came of each fault, which docs/failures.md has, too."""
+    """Return the table of what came of each fault, which README.md has, too."""
     names = list(dict.fromkeys(name for row in data["rows"] for name in row["contenders"]))
     return markdown([_headings(names, data), *(_row(row, names) for row in data["rows"])])
 

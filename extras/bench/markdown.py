@@ -1,4 +1,4 @@
-"""The tables of docs/benchmark.md and docs/failures.md, which are checked, from what ``--json`` has written."""
+"""The tables of docs/benchmark.md, and README.md's of faults, which are checked, from what ``--json`` has written."""
 
 from typing import Any, Dict, List
 

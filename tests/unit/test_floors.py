@@ -45,6 +45,7 @@ FLOORS = {
     "refusals": 3,
     "steps": 3,
     "multiplexed": 3,
+    "packing": 3,
     "pool": 3,
     "quick": 3,
     "per_loop": 3,
