@@ -1,4 +1,4 @@
-"""The picture, in docs/how-to/operating.md, of ``rasa-extras conversations show`` is what the command prints.
+"""The picture, in README.md and on a page, of ``rasa-extras conversations show`` is what the command prints.
 
 After a change of it put the output of ``python tests/unit/test_picture.py`` into ``docs/conversations-show.svg``. The
 conversation is the one that Rasa 3.6.21 recorded in 20 turns with the assistant of ``rasa init``.

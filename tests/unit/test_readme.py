@@ -3,6 +3,7 @@
 After an option changes, put the output of ``python tests/unit/test_readme.py`` in place of README.md's table.
 """
 
+import re
 from dataclasses import Field
 from pathlib import Path
 from typing import Any, List
@@ -87,6 +88,12 @@ def test_what_the_readme_shows_of_the_figures_are_rows_of_their_page() -> None:
     page = (DOCS / "benchmark.md").read_text(encoding="utf-8").splitlines()
     assert len(rows) > 10
     assert [row for row in rows if row not in page] == []
+
+
+def test_the_pictures_that_the_readme_shows_are_there() -> None:
+    shown = re.findall(r"^!\[[^\]]{20,}\]\(([^)]+)\)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert "docs/conversations-show.svg" in shown
+    assert [path for path in shown if not (README.parent / path).is_file()] == []
 
 
 def test_the_readme_is_short() -> None:
