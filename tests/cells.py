@@ -485,6 +485,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="CELL", help="run only cells whose name starts so")
     parser.add_argument("--require", action="append", default=[], metavar="CELL", help="fail if this one did not run")
+    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="run so many at a time")
     parser.add_argument("--list", action="store_true", help="list the cells")
     chosen = parser.parse_args()
     known = [*CELLS, *NEWEST, *NIGHTLY] if chosen.only else CELLS
@@ -504,7 +505,7 @@ def main() -> int:
         if outcome.status == "failed":
             print((OUT / f"{cell.name}.log").read_text()[-6_000:], flush=True)
 
-    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+    with ThreadPoolExecutor(max_workers=chosen.workers) as pool:
         for done in [pool.submit(run, cell) for cell in cells]:
             done.result()
     outcomes.sort(key=lambda outcome: known.index(outcome.cell))
