@@ -245,7 +245,7 @@ CELLS = [
         command=("pytest", "tests/docs"),
         requirements=(
             *("mkdocs==1.6.1", "mkdocs-material==9.8.1", "mkdocstrings==1.0.8", "mkdocstrings-python==2.0.11"),
-            *("redis==8.1.0", "hiredis", "pytest", "pyyaml"),
+            *("redis==8.1.0", "hiredis", "pytest", "pyyaml", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"),
         ),
         needs=("bash", "openssl", "redis-cli", "redis-server"),
     ),
