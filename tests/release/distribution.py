@@ -116,6 +116,6 @@ def metadata(wheel: Path) -> List[str]:
         "its description is not the README": not str(said.get_payload()).lstrip().startswith("# rasa-extras"),
         "its description is not said to be Markdown": said.get("Description-Content-Type") != "text/markdown",
         "its description links to files that PyPI does not have": bool(_RELATIVE.search(str(said.get_payload()))),
-        "a Repository in [project.urls] is not where links would lead": _LINKED != _linked(),
+        "a Repository in [project.urls] is not where links would lead": _linked() != _LINKED,
     }
     return [f"metadata: {complaint}" for complaint, holds in complaints.items() if holds]

@@ -12,6 +12,7 @@ from typing import Dict, List, Tuple
 import released
 import workflows
 import yaml
+from cells import RELEASE_TOOLS
 
 KINDS: Dict[str, Tuple[str, str]] = {
     "ubuntu-24.04": ("linux", "x86_64"),
@@ -28,7 +29,7 @@ def main() -> List[str]:
     text = (workflows.WORKFLOWS / "wheels.yml").read_text(encoding="utf-8")
     used = re.findall(r"pypa/cibuildwheel@\w+ # v(\S+)", text)
     if [f"cibuildwheel=={version}" for version in used] != [
-        tool for tool in workflows.RELEASE_TOOLS if tool.startswith("cibuildwheel")
+        tool for tool in RELEASE_TOOLS if tool.startswith("cibuildwheel")
     ]:
         return [f"wheels.yml has cibuildwheel {used}, tests/cells.py another"]
     runners = yaml.safe_load(text)["jobs"]["wheels"]["strategy"]["matrix"]["runner"]

@@ -1,6 +1,7 @@
 """Look through the workflows of GitHub: their schema, their safety, and that every action is one known commit."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def other_tools(file: Path) -> Iterator[str]:
     """Yield what a workflow installs for itself in no version, or in another than the cell ``build``."""
     pinned = dict(tool.split("==") for tool in RELEASE_TOOLS if "==" in tool)
     for line in re.findall(r"python -m pip install (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE):
-        for tool in line.split():
+        for tool in shlex.split(line):
             name, _, version = tool.partition("==")
             if not version or version != pinned.get(name, version):
                 yield f"{file.name}: {tool}: another version than in tests/cells.py, or none"
