@@ -49,7 +49,7 @@ def whole(text: str) -> str:
 def is_command(text: str) -> bool:
     """Return whether a text is one of those that are known here by their first word."""
     words = whole(_SET.sub("", text)).split()
-    known = {program.split()[0] for program in OURS} | {"make", "pytest"}
+    known = {program.split()[0] for program in OURS} | {"make", "pip", "pytest"}
     return len(words) > 1 and words[0] in known and words != ["python", "-m", "pytest"]
 
 
@@ -93,6 +93,7 @@ def test_a_variable_that_is_set_before_a_command_is_read_somewhere() -> None:
         ("python -m extras.bench --schedules N", False),
         ("python -m extras.bench --timetables N", True),
         ("make nothing", True),
+        ("pip install rasa-extra", True),
         ("python tests/cells.py --often", True),
         ("OUTAGE_S=3 pytest -s -k no_such_test tests/docs/test_site.py", True),
     ],

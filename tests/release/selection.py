@@ -37,15 +37,8 @@ def main() -> List[str]:
     names = [f"rasa_extras-{released.VERSION}.tar.gz"]
     for runner in runners:
         system, machine = KINDS[runner]
-        command = [
-            program,
-            "--print-build-identifiers",
-            "--platform",
-            system,
-            "--archs",
-            machine,
-            str(workflows.PROJECT),
-        ]
+        command = [program, "--print-build-identifiers", "--platform", system, "--archs", machine]
+        command.append(str(workflows.PROJECT))
         for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
             python, _, tag = line.partition("-")
             names.append(f"rasa_extras-{released.VERSION}-{python}-{python}-{tag}.whl")
