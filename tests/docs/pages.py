@@ -47,8 +47,15 @@ class Block(NamedTuple):
 
 
 def pages() -> List[Path]:
-    """Return all pages."""
+    """Return the pages of the site."""
     return sorted(DOCS.rglob("*.md"))
+
+
+def everywhere() -> List[Path]:
+    """Return all pages, and whatever else of the project is Markdown."""
+    folders = ("demo", "deploy", "examples", "extras", "src", "tests", ".github")
+    others = [*PROJECT.glob("*.md"), *(path for name in folders for path in (PROJECT / name).rglob("*.md"))]
+    return [*sorted(others), *pages()]
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from typing import List, Optional, Set, Tuple
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from pages import DOCS, PROJECT, pages
+from pages import DOCS, PROJECT, blocks, pages
 
 from extras.cli.conversations import ACTIONS
 from extras.options import TABLE
@@ -71,6 +71,14 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site: Path) -
 def test_every_page_is_built(site: Path) -> None:
     for page in pages():
         assert (site / page.relative_to(DOCS)).with_suffix(".html").exists(), page
+
+
+def test_a_page_shows_no_block_that_is_not_known_to_be_one(site: Path) -> None:
+    """Whatever a page shows as code, indented or however else, is a block that is run, checked, or marked."""
+    for page in pages():
+        if not re.search(r"^(<!-- made of|::: )", page.read_text(encoding="utf-8"), re.MULTILINE):
+            shown = (site / page.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8").count("<pre")
+            assert shown == len(list(blocks(page))), page
 
 
 def test_the_reference_has_all_options_commands_and_errors(site: Path) -> None:

@@ -34,7 +34,7 @@ def walkable() -> List[Path]:
 def redis_at(port: int) -> Dict[str, str]:
     """Return what stands in the place of a page's Redis."""
     place = f"127.0.0.1:{port}"
-    others = {name: str(free_port()) for name in ("6380", "26379")}
+    others = {name: str(free_port()) for name in ("6380", "9464", "26379")}
     nodes = {name: str(cluster_port()) for name in ("7001", "7002", "7003")}
     return {"redis.internal:6379": place, "redis.internal": place, "6379": str(port), **others, **nodes}
 
@@ -47,6 +47,13 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, own_server: Redi
     walk = Walk(page, tmp_path / "page", redis_at(own_server.port), {})
     (tmp_path / "page" / "endpoints.yml").write_text(YOURS.format(port=own_server.port), encoding="utf-8")
     walk.run(WALK_S)
+
+
+def test_the_readme_does_what_it_says(tmp_path: Path, own_server: RedisServer) -> None:
+    with redis.Redis(port=own_server.port) as client:
+        client.config_set("requirepass", "hunter2")
+    walk = Walk(PROJECT / "README.md", tmp_path / "page", redis_at(own_server.port), {})
+    assert walk.run(WALK_S, {"REDIS_PASSWORD": "hunter2"}) == 2
 
 
 def test_secrets_are_made_as_the_page_says(tmp_path: Path) -> None:

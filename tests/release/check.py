@@ -16,6 +16,7 @@ import collision
 import deployment
 import distribution
 import installs
+import selection
 import targets
 import workflows
 
@@ -51,7 +52,7 @@ def main() -> int:
             return f"Python {version}: {made.wheel.name}", found
 
         pythons: List[Future[Tuple[str, List[str]]]] = [pool.submit(on, version) for version in [own, *others]]
-        wrong += workflows.main() + deployment.main()
+        wrong += workflows.main() + selection.main() + deployment.main()
         for done in pythons:
             said, found = done.result()
             print(said)

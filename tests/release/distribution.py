@@ -3,6 +3,7 @@
 import email
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,19 @@ DIST = PROJECT / "dist"
 REPAIRED = DIST / "repaired"
 CYTHONED = {"extras/bench/floor.c"}
 """C of ours that is a file like any other, and not made by Cython."""
+
+_RELATIVE = re.compile(r"\]\((?!\w+:|#)")
+"""A link to a file beside the page."""
+_LINKED = (
+    "[a](https://host.example/us/it/blob/v{0}/docs/a.md#b), ![c](https://host.example/us/it/raw/v{0}/c.svg), [d](#d)"
+)
+
+
+def _linked() -> str:
+    setup = runpy.run_path(str(PROJECT / "setup.py"))
+    project = '[project.urls]\nRepository = "https://host.example/us/it/"\n'
+    said = str(setup["described"]("[a](docs/a.md#b), ![c](c.svg), [d](#d)", project))
+    return said.replace(setup["VERSION"], "{0}")
 
 
 def build(dist: Path = DIST) -> Tuple[Path, Path]:
@@ -73,7 +87,9 @@ def contents(sdist: Path, wheel: Path) -> List[str]:
             re.search(r"-(cp3\d+)-\1-", wheel.name)
         ),
         f"the sdist lacks {native_sources - kept}": not native_sources <= kept,
-        "the sdist lacks pyproject.toml or LICENSE": not {"pyproject.toml", "LICENSE", "CHANGELOG.md"} <= kept,
+        "the sdist lacks pyproject.toml, or what it is made of": not (
+            {"pyproject.toml", "setup.py", "LICENSE", "README.md", "CHANGELOG.md"} <= kept
+        ),
         "the sdist has made or private files": bool(
             {name for name in kept if name.endswith((".c", ".so"))} - CYTHONED
             or {name for name in kept if name.split("/")[0] in ("tests", "demo", ".github", "build")}
@@ -98,5 +114,8 @@ def metadata(wheel: Path) -> List[str]:
         "Typing :: Typed is missing": "Typing :: Typed" not in said.get_all("Classifier", []),
         "it does not say Requires-Python >=3.8": said.get("Requires-Python") != ">=3.8",
         "its description is not the README": not str(said.get_payload()).lstrip().startswith("# rasa-extras"),
+        "its description is not said to be Markdown": said.get("Description-Content-Type") != "text/markdown",
+        "its description links to files that PyPI does not have": bool(_RELATIVE.search(str(said.get_payload()))),
+        "a Repository in [project.urls] is not where links would lead": _linked() != _LINKED,
     }
     return [f"metadata: {complaint}" for complaint, holds in complaints.items() if holds]
