@@ -21,7 +21,7 @@ from redis.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from extras.errors import OptionError
@@ -150,6 +150,7 @@ except ImportError:
 """Whose ``_provider_manager`` is there where redis-py collects metrics of its commands."""
 
 __all__ = [
+    "AuthenticationError",
     "ASKS_FOR_CREDENTIALS_ASYNC",
     "AUTHORIZATION_ERRORS",
     "HANDLES_PUSHES",
