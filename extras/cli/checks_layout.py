@@ -52,10 +52,10 @@ def check_servers(client: Any, target: Target) -> Check[bool]:
     for host, port in masters:
         one = target._replace(options=replace(target.options, url=host, port=port))
         node = client.node((host, port))
-        here = yield from named(f"{host}:{port}", check_login(node, one))
-        if here:
-            here = yield from named(f"{host}:{port}", guarded("server", check_server(node, one)))
-        usable = usable and bool(here)
+        here = (yield from named(f"{host}:{port}", check_login(node, one))) and bool(
+            (yield from named(f"{host}:{port}", guarded("server", check_server(node, one))))
+        )
+        usable = usable and here
     return usable
 
 
