@@ -322,7 +322,7 @@ def test_each_is_one_clear_error(name: str, attempt: Callable[[Options], str], p
     assert took_s < CALL_TIMEOUT_S + SLACK_S
     assert place.recorder is not None
     if options.use_ssl:
-        assert plain_text_in(place.recorder.sent) == []
+        assert plain_text_in(bytes(place.recorder.sent)) == []
 
 
 def plain_text_in(sent: bytes) -> List[bytes]:
@@ -343,7 +343,7 @@ def test_a_mistake_with_the_login_is_the_same_below_tls(
 def test_plain_text_would_be_seen(place: Place) -> None:
     blocking(parse(MISTAKES["wrong_password"].options(place)))
     assert place.recorder is not None
-    assert set(plain_text_in(place.recorder.sent)) >= {b"*", SECRET.encode(), b"AUTH"}
+    assert set(plain_text_in(bytes(place.recorder.sent))) >= {b"*", SECRET.encode(), b"AUTH"}
 
 
 def test_there_are_twenty() -> None:
