@@ -150,13 +150,13 @@ except ImportError:
 """Whose ``_provider_manager`` is there where redis-py collects metrics of its commands."""
 
 __all__ = [
-    "AuthenticationError",
     "ASKS_FOR_CREDENTIALS_ASYNC",
     "AUTHORIZATION_ERRORS",
     "HANDLES_PUSHES",
     "HAS_ASYNCIO",
     "HAS_CLUSTER",
     "VERSION",
+    "AuthenticationError",
     "BlockingConnectionPool",
     "Connection",
     "ConnectionError",
