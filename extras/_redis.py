@@ -21,7 +21,7 @@ from redis.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from extras.errors import OptionError
@@ -156,6 +156,7 @@ __all__ = [
     "HAS_ASYNCIO",
     "HAS_CLUSTER",
     "VERSION",
+    "AuthenticationError",
     "BlockingConnectionPool",
     "Connection",
     "ConnectionError",

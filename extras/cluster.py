@@ -27,6 +27,11 @@ class Cluster(Topology):
         """Return the addresses of all masters that have slots."""
         return self._masters
 
+    @property
+    def nodes(self) -> Tuple[Address, ...]:
+        """Return the addresses of all masters and replicas."""
+        return tuple(self._nodes)
+
     def route(self, command: Sequence[Any]) -> Optional[Route]:
         """Return where a command goes; one without a key goes to any master."""
         if command[0] == "SCAN":

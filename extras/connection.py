@@ -232,13 +232,25 @@ if HAS_ASYNCIO:
         async def can_read(self) -> bool:
             return not self._is_quiet() and bool(await super().can_read())  # type: ignore[misc]
 
+        async def disconnect(self, nowait: bool = False, *args: Any, **kwargs: Any) -> None:
+            """See redis-py's method. Where nobody waits for it the socket is closed, without TLS's goodbye before it.
+
+            That would be waited for in the background, for half a minute at most, and for ever if the loop ends first.
+            """
+            stream = self._writer if nowait else None
+            try:
+                await super().disconnect(nowait, *args, **kwargs)  # type: ignore[misc]
+            finally:
+                if stream is not None:
+                    stream.transport.abort()
+
         if not DISCONNECTS_WHEN_INTERRUPTED:
 
             async def read_response(self, *args: Any, **kwargs: Any) -> Any:
                 try:
                     return await super().read_response(*args, **kwargs)  # type: ignore[misc]
                 except asyncio.CancelledError:
-                    await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                    await self.disconnect(nowait=True)
                     raise
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -254,7 +266,7 @@ if HAS_ASYNCIO:
                             stream.writelines(command)
                         except BaseException as error:
                             transport.abort()  # a uvloop transport waits for ever for what it has taken of it
-                            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                            await self.disconnect(nowait=True)
                             if isinstance(error, OSError):
                                 raise not_written(error) from error
                             raise
@@ -264,7 +276,7 @@ if HAS_ASYNCIO:
             try:
                 await super().send_packed_command(command, check_health)  # type: ignore[misc]
             except asyncio.CancelledError:
-                await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                await self.disconnect(nowait=True)
                 raise
 
         def detach(self) -> asyncio.StreamWriter:

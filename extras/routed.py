@@ -49,6 +49,10 @@ class RoutedRedis(redis.Redis):
         """Return the client of one server."""
         return self._nodes.get(address) or self._nodes.setdefault(address, self._make_node(address))
 
+    def seed(self, address: Address) -> Any:
+        """Return the client of a server that knows where conversations are."""
+        return self._seeds.get(address) or self._seeds.setdefault(address, self._make_seed(address))
+
     def masters(self) -> List[Address]:
         """Return the addresses of all masters, which are found out first if need be."""
         if self.topology.needs_discovery or not self.topology.masters:
@@ -103,10 +107,8 @@ class RoutedRedis(redis.Redis):
             while True:
                 host, port = question.address
                 budget.waiting_for(f"{host}:{port} to say where conversations are")
-                seed = self._seeds.get(question.address) or self._make_seed(question.address)
-                seed = self._seeds.setdefault(question.address, seed)
                 try:
-                    reply = seed.execute_command(*question.command)
+                    reply = self.seed(question.address).execute_command(*question.command)
                 except redis.RedisError as error:
                     question = steps.throw(error)
                 else:

@@ -71,6 +71,11 @@ class Topology:
         """Return the addresses of all masters, in a steady order."""
         raise NotImplementedError
 
+    @property
+    def nodes(self) -> Tuple[Address, ...]:
+        """Return the addresses of all servers with conversations that are known: masters, and who may become one."""
+        return self.masters
+
     def route(self, command: Sequence[Any]) -> Optional[Route]:
         """Return where a command goes, ``None`` if that is not known or a scan is over."""
         raise NotImplementedError

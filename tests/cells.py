@@ -95,6 +95,8 @@ NEWEST_ALONE = {
     "test_doctor_faults.py::test_fault_is_found[certificate_of_the_future]": "trustme makes them since Python 3.9",
     "test_doctor_faults.py::test_fault_is_found[half_a_cluster]": "its redis-py knows nothing of clusters",
     "test_doctor_faults.py::test_fault_is_found[master_alone_in_its_cluster]": "the same",
+    "test_doctor_faults.py::test_fault_is_found[user_of_a_cluster_without_asking]": "the same",
+    "test_doctor_faults.py::test_fault_is_found[user_of_a_cluster_that_may_not_see_its_slots]": "the same",
     "test_doctor_faults.py::test_fault_is_found[protected_from_other_machines]": "Redis 6.2 lets them in with bind",
     "test_doctor_faults.py::test_fault_is_found[reading_its_data]": "Redis 6.2 says nothing meanwhile",
 }

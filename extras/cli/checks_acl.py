@@ -2,11 +2,14 @@
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from extras._redis import RedisError
+from extras._redis import AuthenticationError, ConnectionError, RedisError, TimeoutError
 from extras.cli.checks_options import Target
-from extras.cli.findings import Check, failed, ok, warning
+from extras.cli.findings import Check, failed, first_line, guarded, named, ok, warning
 from extras.conversation import TRACKER_INFIX, UserIndex
+from extras.layout import CLUSTER, SENTINEL
+from extras.options import Options
 from extras.outbox import outbox_key
+from extras.refusals import way_out_of
 from extras.tickets import LOCK_INFIX, Queues
 
 Command = Tuple[Any, ...]
@@ -65,12 +68,27 @@ def commands_of_locks(key: str, channel: str) -> List[Command]:
 _OF_OPTIONS = {"TYPE"}
 """What only ``read_unprefixed_keys`` needs, which needs all keys, too."""
 
+_WITH_SUBCOMMANDS = {"CLUSTER", "SENTINEL"}
 
-OF_CLUSTERS = ("+cluster|slots", "+asking")
+_OF_CLUSTERS: Tuple[Command, ...] = (("CLUSTER", "SLOTS"), ("ASKING",))
+_OF_ACKS: Tuple[Command, ...] = (("WAIT", 0, 1),)
+_OF_SENTINELS: Command = ("SENTINEL", "MASTERS")
+
+
+def _name(command: Command) -> str:
+    return " ".join(command[:2]) if command[0] in _WITH_SUBCOMMANDS else str(command[0])
+
+
+def _right(name: str) -> str:
+    """Return the right to a command, in the words of ``ACL SETUSER``."""
+    return f"+{name.lower().replace(' ', '|')}"
+
+
+OF_CLUSTERS = tuple(_right(_name(command)) for command in _OF_CLUSTERS)
 """What users of a cluster's nodes need besides: who has which slot, and what is on its way."""
-OF_ACKS = ("+wait",)
+OF_ACKS = tuple(_right(_name(command)) for command in _OF_ACKS)
 """With ``min_replicas_ack``."""
-OF_SENTINELS = ("+sentinel|masters",)
+OF_SENTINELS = (_right(_name(_OF_SENTINELS)),)
 """All that users of Sentinels need."""
 
 
@@ -105,16 +123,58 @@ def commands_of_outbox(key: str) -> List[Command]:
 
 
 def check_acl(client: Any, target: Target, scratch_id: str) -> Check[bool]:
-    """Look at the rights of the user; return whether it may do what the store needs on every Rasa."""
-    user = _user(client, target)
-    index_key = UserIndex(target.prefix).key(scratch_id).decode()
-    key = target.prefix + scratch_id
+    """Look at the rights of the user, on each node of a cluster and at each Sentinel, which all have their own users.
+
+    Returns whether it may do what the store needs on every Rasa, as the masters are now.
+    """
+    if target.options.deployment_mode == SENTINEL:
+        yield from _check_sentinels(client, target.options)
+    if target.options.deployment_mode != CLUSTER:
+        return (yield from _check_user(client, target, scratch_id))
+    masters, may = client.masters(), True
+    for host, port in client.topology.nodes:
+        is_master = (host, port) in masters
+        here = guarded("permissions", _check_user(client.node((host, port)), target, scratch_id))
+        found = yield from named(f"{host}:{port}", here, is_spare=not is_master)
+        may = may and (bool(found) or not is_master)
+    return may
+
+
+def _check_sentinels(client: Any, options: Options) -> Check[None]:
+    """Ask each Sentinel as the store does. One that is not there was warned of, and another has answered already."""
+    for host, port in options.nodes:
+        try:
+            client.seed((host, port)).execute_command(*_OF_SENTINELS)
+        except (ConnectionError, TimeoutError) as error:
+            if isinstance(error, AuthenticationError):
+                yield warning("permissions", f"{host}:{port}: {first_line(error)}", way_out_of(error))
+        except RedisError as error:
+            user = options.sentinel_username or "default"
+            if _why(str(error)) is None:
+                yield warning("permissions", f"{host}:{port}: {first_line(error)}", way_out_of(error))
+            else:
+                found = f"{host}:{port}: {user!r} may not {_name(_OF_SENTINELS)}"
+                yield warning("permissions", found, f"ACL SETUSER {user} {' '.join(OF_SENTINELS)}, on every Sentinel")
+
+
+def _needed(options: Options, key: str) -> List[Command]:
+    """Return what a store with these options sends to a server, on a scratch key."""
     needed = [
         command
         for command in commands_of_store(key, f"{key}*")
-        if target.options.read_unprefixed_keys or command[0] not in _OF_OPTIONS
+        if options.read_unprefixed_keys or command[0] not in _OF_OPTIONS
     ]
-    store = _refused(client, user, needed)
+    needed += _OF_CLUSTERS if options.deployment_mode == CLUSTER else ()
+    needed += _OF_ACKS if options.min_replicas_ack else ()
+    return needed
+
+
+def _check_user(client: Any, target: Target, scratch_id: str) -> Check[bool]:
+    """Look at the rights of the user on one server."""
+    user = _user(client, target)
+    index_key = UserIndex(target.prefix).key(scratch_id).decode()
+    key = target.prefix + scratch_id
+    store = _refused(client, user, _needed(target.options, key))
     index = _refused(client, user, commands_of_index(index_key))
     if target.options.publish == "outbox":
         store.update(_refused(client, user, commands_of_outbox(outbox_key(key.encode()).decode())))
@@ -122,7 +182,7 @@ def check_acl(client: Any, target: Target, scratch_id: str) -> Check[bool]:
     unknown = [name for name, why in store.items() if why == "unknown"]
     for_keys = [name for name, why in store.items() if why == "key"]
     if missing:
-        rights = " ".join(f"+{name.lower()}" for name in missing)
+        rights = " ".join(map(_right, missing))
         yield failed("permissions", f"{user!r} may not {', '.join(missing)}", f"ACL SETUSER {user} {rights}")
     if unknown:
         yield failed(
@@ -135,7 +195,7 @@ def check_acl(client: Any, target: Target, scratch_id: str) -> Check[bool]:
             f"ACL SETUSER {user} ~{target.prefix}*" + (" ~{*}:outbox:*" if target.options.publish == "outbox" else ""),
         )
     if index:
-        rights = " ".join(f"+{name.lower()}" for name in index)
+        rights = " ".join(map(_right, index))
         yield warning(
             "permissions of Pro",
             f"{user!r} may not {', '.join(index)} on {index_key.partition(scratch_id)[0]}*, where Rasa Pro keeps an "
@@ -150,6 +210,8 @@ def check_acl(client: Any, target: Target, scratch_id: str) -> Check[bool]:
 def _user(client: Any, target: Target) -> str:
     try:
         found = client.execute_command("ACL WHOAMI")
+    except (ConnectionError, TimeoutError):  # or else each command would seem to be permitted
+        raise
     except RedisError:  # Redis 5, or not permitted
         return target.options.username or "default"
     return found.decode() if isinstance(found, bytes) else str(found)
@@ -162,7 +224,7 @@ def _refused(client: Any, user: str, commands: List[Command]) -> Dict[str, str]:
         said = _dry_run(client, user, command)
         why = _why(_said(client, command) if said is None else said)
         if why is not None:
-            refused[str(command[0])] = why
+            refused[_name(command)] = why
     return refused
 
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Any, Callable, List
 
 from extras._redis import RedisError
+from extras.cli.checks_acl import OF_CLUSTERS, OF_SENTINELS
 from extras.cli.checks_options import Target
 from extras.cli.checks_server import check_login, check_server
-from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_line, guarded, ok, unseen
+from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_line, guarded, named, ok, unseen
 from extras.layout import CLUSTER, Address
 
 SLOTS = 16_384
@@ -51,15 +52,24 @@ def check_servers(client: Any, target: Target) -> Check[bool]:
     for host, port in masters:
         one = target._replace(options=replace(target.options, url=host, port=port))
         node = client.node((host, port))
-        here = yield from _named(f"{host}:{port}", check_login(node, one))
-        if here:
-            here = yield from _named(f"{host}:{port}", guarded("server", check_server(node, one)))
-        usable = usable and bool(here)
+        here = (yield from named(f"{host}:{port}", check_login(node, one))) and bool(
+            (yield from named(f"{host}:{port}", guarded("server", check_server(node, one))))
+        )
+        usable = usable and here
     return usable
 
 
 def _masters(client: Any, target: Target) -> Check[List[Address]]:
-    masters: List[Address] = client.masters()
+    try:
+        masters: List[Address] = client.masters()
+    except RedisError as error:
+        if "permission" not in str(error).lower():
+            raise
+        is_cluster = target.options.deployment_mode == CLUSTER
+        user = (target.options.username if is_cluster else target.options.sentinel_username) or "default"
+        rights, where = (OF_CLUSTERS, "node") if is_cluster else (OF_SENTINELS, "Sentinel")
+        yield failed("permissions", first_line(error), f"ACL SETUSER {user} {' '.join(rights)}, on every {where}")
+        return []
     names = ", ".join(f"{host}:{port}" for host, port in masters)
     yield ok("layout", f"{target.options.where}: {'masters' if len(masters) > 1 else 'master'} {names}")
     return masters
@@ -79,12 +89,3 @@ def _check_slots(node: Any) -> Check[None]:
     else:
         found = f"{served:,} of {SLOTS:,} are served, the cluster's state is {facts.get('cluster_state')}"
         yield failed("slots", found, "CLUSTER NODES shows which are not; their conversations cannot be had")
-
-
-def _named(name: str, check: "Check[Any]") -> Check[Any]:
-    try:
-        while True:
-            finding = next(check)
-            yield finding._replace(found=f"{name}: {finding.found}")
-    except StopIteration as done:
-        return done.value

@@ -45,6 +45,18 @@ def guarded(title: str, check: "Check[Result]") -> "Check[Optional[Result]]":
         return None
 
 
+def named(where: str, check: "Check[Result]", is_spare: bool = False) -> "Check[Result]":
+    """Carry out a check of one server, whose name its findings get. ``is_spare``: nothing needs it today."""
+    try:
+        while True:
+            finding = next(check)
+            level = WARNING if is_spare and finding.level == FAILED else finding.level
+            yield finding._replace(level=level, found=f"{where}: {finding.found}")
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+
+
 def secrets_in(value: Any, name: str = "") -> FrozenSet[str]:
     """Return every secret in a section of ``endpoints.yml``: by the names of options, and inside URLs."""
     if isinstance(value, dict):

@@ -112,13 +112,36 @@ def cluster(place: Place) -> Any:
 
 @fault("failed", "slots", "8,192 of 16,384 are served")
 def half_a_cluster(place: Place) -> Any:
+    return serving_master(place, range(8192))
+
+
+def serving_master(place: Place, slots: range, *rules: str) -> Any:
+    """Start a cluster of one node, which has these slots and, where there are rules, a user."""
     server = a_cluster_node(place, "--cluster-require-full-coverage", "no", "--appendonly", "yes")
     client = place.client(server)
-    client.execute_command("CLUSTER", "ADDSLOTS", *range(8192))
+    client.execute_command("CLUSTER", "ADDSLOTS", *slots)
     deadline = time.monotonic() + 20
     while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO") and time.monotonic() < deadline:
         time.sleep(0.02)
-    return place.store(port=server.port, cluster=True, call_timeout=1)
+    if rules:
+        client.execute_command("ACL SETUSER", "bot", "resetchannels", "on", f">{PASSWORD}", "~*", "+@all", *rules)
+    login = {"username": "bot"} if rules else {}
+    return place.store(port=server.port, cluster=True, call_timeout=1, **login)
+
+
+@fault("failed", "permissions", "'bot' may not ASKING")
+def user_of_a_cluster_without_asking(place: Place) -> Any:
+    return serving_master(place, range(16384), "-asking")
+
+
+@fault("failed", "permissions", "no permissions to run the 'cluster")
+def user_of_a_cluster_that_may_not_see_its_slots(place: Place) -> Any:
+    return serving_master(place, range(16384), "-cluster|slots")
+
+
+@fault("failed", "permissions", "'bot' may not WAIT")
+def user_that_may_not_wait_for_replicas(place: Place) -> Any:
+    return place.store(**place.user("~*", "+@all", "-wait"), min_replicas_ack=1)
 
 
 @fault("warning", "replicas", "nobody takes over")
@@ -133,9 +156,22 @@ def fewer_replicas_than_are_waited_for(place: Place) -> Any:
 
 @fault("failed", "layout", "no Sentinel says")
 def sentinel_that_knows_no_master(place: Place) -> Any:
-    port = sentinel(place)["port"]
+    return behind(sentinel(place)["port"], place)
+
+
+def behind(port: int, place: Place, **login: str) -> Any:
+    """Return a store of a master that the Sentinel at a port does not know."""
     sentinels = {"deployment_mode": "sentinel", "endpoints": [f"127.0.0.1:{port}"], "sentinel_service": "another"}
-    return place.store(url=..., port=..., sentinel_password=PASSWORD, call_timeout=1, **sentinels)
+    return place.store(url=..., port=..., sentinel_password=PASSWORD, call_timeout=1, **sentinels, **login)
+
+
+@fault("failed", "permissions", "no permissions to run the 'sentinel")
+def user_of_sentinels_that_may_not_ask(place: Place) -> Any:
+    port = sentinel(place)["port"]
+    client = redis.Redis(port=port, password=PASSWORD)
+    client.execute_command("ACL SETUSER", "asker", "on", f">{PASSWORD}", "+ping")
+    client.connection_pool.disconnect()
+    return behind(port, place, sentinel_username="asker")
 
 
 @fault("failed", "role", "a Sentinel")

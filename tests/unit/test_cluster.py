@@ -361,6 +361,32 @@ def test_the_rights_that_are_documented_are_needed(cluster: RedisCluster, option
     assert " ".join(OF_CLUSTERS) in PAGE.read_text(encoding="utf-8")
 
 
+def test_the_doctor_looks_at_the_rights_on_every_node(
+    cluster: RedisCluster, tmp_path: Path, capsys: "pytest.CaptureFixture[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own users: a replica whose user has less is found before it takes over."""
+    cluster.settle()
+    replica = cluster.replica_of(cluster.owner(0))
+    documented = (*rights_of(), *OF_CLUSTERS, *OF_ACKS)
+    for port in cluster.servers:
+        lacking = {"+setrange", "+asking"} if port == replica else {""}
+        give(cluster.at(port), [right for right in documented if right not in lacking])
+    monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+    login = {"username": "rasa", "password": PASSWORD, "min_replicas_ack": 1}
+    ours = {"type": "extras.trackerstore.ExtraRedisTrackerStore", **login, **cluster.options}
+    findings = Tools(tmp_path, {"tracker_store": ours}, list, capsys, [PASSWORD]).doctor()
+    for port in cluster.servers:
+        cluster.at(port).execute_command("ACL", "DELUSER", "rasa")
+    of_rights = [finding for finding in findings if finding["title"] == "permissions"]
+    lacks = [finding for finding in of_rights if finding["level"] != "ok"]
+    assert len(of_rights) == len(cluster.servers)
+    assert [(each["level"], each["found"]) for each in lacks] == [
+        ("warning", f"{HOST}:{replica}: 'rasa' may not SETRANGE, ASKING")
+    ]
+    assert lacks[0]["way_out"] == "ACL SETUSER rasa +setrange +asking"
+    assert "conversation" in [finding["title"] for finding in findings if finding["level"] == "ok"]
+
+
 def test_what_is_no_cluster_says_so(server: RedisServer) -> None:
     client = sync_client(parse({"cluster": True, "url": HOST, "port": server.port}))
     with pytest.raises(redis.ResponseError, match="cluster support disabled"):

@@ -11,7 +11,7 @@ import pytest
 import redis
 from least_privilege import give, servers, with_user
 
-from extras.cli.checks_acl import rights_of
+from extras.cli.checks_acl import OF_CLUSTERS, commands_of_outbox, rights_of
 from extras.configured import sync_client
 from extras.conversation import TRACKER_INFIX, Changed, Conversations, UserIndex, load_many
 from extras.document import SessionStart
@@ -20,8 +20,10 @@ from extras.options import parse
 from extras.steps import Steps, run
 from extras.tickets import LOCK_INFIX, Queues
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "login.md"
+PROJECT = Path(__file__).resolve().parents[2]
+PAGE = PROJECT / "docs" / "how-to" / "login.md"
 PREFIX = "shop"
+OF_OUTBOX = tuple(f"+{command[0].lower()}" for command in commands_of_outbox("") if command[0] != "DEL")
 EVENTS = '{"event": "action", "name": "action_session_start", "timestamp": 1.0}, {"event": "user", "timestamp": 2.0}'
 DOCUMENT = f'{{"events": [{EVENTS}], "name": "alice"}}'
 
@@ -134,6 +136,16 @@ def line(key_prefix: str = "") -> str:
 
 def test_the_page_has_them() -> None:
     assert line() in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("platform", "more"), [("compose", OF_OUTBOX), ("kubernetes", OF_CLUSTERS)])
+def test_the_deployments_have_them_and_no_others(platform: str, more: Tuple[str, ...]) -> None:
+    """On Kubernetes it is a cluster, where a slot on its way is had by ``ASKING``."""
+    users = (PROJECT / "deploy" / platform / "redis_users.acl").read_text(encoding="utf-8")
+    rights = next(row for row in users.splitlines() if row.startswith("user rasa ")).partition(" -@all ")[2].split()
+    known = (*rights_of(), *more)
+    assert set(rights) >= set(known)
+    assert [right for right in rights if right.startswith("+") and right not in known] == []
 
 
 if __name__ == "__main__":

@@ -41,10 +41,14 @@ class Place:
         self.certificates = certificates
         self.folder = folder
         self.recorder: Optional[Proxy] = None
+        self.is_below_tls = False
+        """Whether mistakes with the login are made below TLS."""
         self._stack = ExitStack()
 
     def plain(self, **options: Any) -> Dict[str, Any]:
         """Return options for the server as it is, by way of a proxy that keeps what was sent."""
+        if self.is_below_tls:
+            return self.tls(**{"password": None, **options})
         return self._recorded(self.server.port, options)
 
     def tls(self, certificate: Any = None, client_needs_one: bool = False, **options: Any) -> Dict[str, Any]:
@@ -183,6 +187,10 @@ def plain_to_a_tls_port(place: Place) -> Dict[str, Any]:
     return place.tls(use_ssl=False, ssl_ca_certs=None, password=None)
 
 
+OF_TLS = tuple(MISTAKES)
+"""Those so far; the others are of the login, and made without TLS and below it."""
+
+
 @mistake("password", "correct them")
 def wrong_password(place: Place) -> Dict[str, Any]:
     return place.plain(**{**place.user("on", ">another", "~*", "+@all"), "password": SECRET})
@@ -292,7 +300,10 @@ def on_a_loop(options: Options) -> str:
     return asyncio.run(attempt())
 
 
-@pytest.mark.parametrize("attempt", [blocking, *([on_a_loop] if _redis.HAS_ASYNCIO else [])])
+ATTEMPTS = [blocking, *([on_a_loop] if _redis.HAS_ASYNCIO else [])]
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_is_one_clear_error(name: str, attempt: Callable[[Options], str], place: Place) -> None:
     given = MISTAKES[name].options(place)
@@ -311,9 +322,35 @@ def test_each_is_one_clear_error(name: str, attempt: Callable[[Options], str], p
     assert took_s < CALL_TIMEOUT_S + SLACK_S
     assert place.recorder is not None
     if options.use_ssl:
-        assert bytes(place.recorder.sent[:1]) in (b"", b"\x16")  # a handshake; RFC 8446, section 5.1
-        for plain in (SECRET.encode(), b"AUTH", b"GET", b"HELLO", b"tracker"):
-            assert plain not in place.recorder.sent
+        assert plain_text_in(bytes(place.recorder.sent)) == []
+
+
+def plain_text_in(sent: bytes) -> List[bytes]:
+    """Return what a client says to a server that can be read in what was sent."""
+    begins_plainly = [] if bytes(sent[:1]) in (b"", b"\x16") else [bytes(sent[:1])]  # a handshake; RFC 8446, 5.1
+    words = (
+        SECRET.encode(),
+        b"AUTH",
+        b"\r\nGET\r\n",
+        b"HELLO",
+        b"tracker",
+    )  # none that chance puts into what is encrypted
+    return begins_plainly + [word for word in words if word in sent]
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+@pytest.mark.parametrize("name", [name for name in MISTAKES if name not in OF_TLS])
+def test_a_mistake_with_the_login_is_the_same_below_tls(
+    name: str, attempt: Callable[[Options], str], place: Place
+) -> None:
+    place.is_below_tls = True
+    test_each_is_one_clear_error(name, attempt, place)
+
+
+def test_plain_text_would_be_seen(place: Place) -> None:
+    blocking(parse(MISTAKES["wrong_password"].options(place)))
+    assert place.recorder is not None
+    assert set(plain_text_in(bytes(place.recorder.sent))) >= {b"*", SECRET.encode(), b"AUTH"}
 
 
 def test_there_are_twenty() -> None:

@@ -197,6 +197,27 @@ def test_a_user_of_the_sentinels_with_the_rights_that_are_documented(watched: Wa
         watched.at(port).execute_command("ACL", "DELUSER", "asker")
 
 
+def test_the_doctor_looks_at_the_rights_at_every_sentinel(
+    watched: Watched, tmp_path: Path, capsys: "pytest.CaptureFixture[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses is found while the others still answer."""
+    refusing, _, wrong = watched.sentinels
+    for port in watched.sentinels:
+        rights = () if port == refusing else checks_acl.OF_SENTINELS
+        password = "other" if port == wrong else "asks-them"
+        watched.at(port).execute_command("ACL", "SETUSER", "asker", "reset", "on", f">{password}", *rights)
+    monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+    kind = "extras.trackerstore.ExtraRedisTrackerStore"
+    store = {"type": kind, **given(watched, sentinel_username="asker", sentinel_password="asks-them")}
+    findings = Tools(tmp_path, {"tracker_store": store}, list, capsys, [PASSWORD, "asks-them"]).doctor()
+    for port in watched.sentinels:
+        watched.at(port).execute_command("ACL", "DELUSER", "asker")
+    found = [(each["level"], each["found"]) for each in findings if each["title"] == "permissions"]
+    assert ("warning", f"{HOST}:{refusing}: 'asker' may not SENTINEL MASTERS") in found
+    assert any(level == "warning" and text.startswith(f"{HOST}:{wrong}: ") for level, text in found)
+    assert [level for level, _ in found] == ["warning", "warning", "ok"]
+
+
 def test_sentinels_that_do_not_know_the_master(watched: Watched) -> None:
     client = sync_client(parse(given(watched, sentinel_service="another", call_timeout=0.5)))
     with pytest.raises((redis.ConnectionError, redis.TimeoutError)) as caught:  # whichever the time ends in
