@@ -286,6 +286,15 @@ def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[flo
             rest[-1] = rest[-1][sent:]
 
 
+def send_some(sock: socket.socket, data: bytes) -> int:
+    """See ``_fastsock.pyi``."""
+    _descriptor(sock)
+    try:
+        return sock.send(data, socket.MSG_DONTWAIT)
+    except OSError:
+        return 0
+
+
 def send_command(
     sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type], timeout_s: Optional[float]
 ) -> bool:
@@ -414,6 +423,17 @@ class Reader:
             with memoryview(self._buffer)[:got] as received:
                 self._handle(received)
         return got > 0
+
+    def room(self, size_hint: int = -1) -> memoryview:
+        """See ``_fastsock.pyi``."""
+        return memoryview(self._buffer)
+
+    def received(self, size: int) -> None:
+        """See ``_fastsock.pyi``."""
+        if not 0 <= size <= len(self._buffer):
+            raise ValueError(f"{size} bytes are not what room() has")
+        with memoryview(self._buffer)[:size] as received:
+            self._handle(received)
 
     def _handle(self, received: memoryview) -> None:
         at = 0

@@ -120,7 +120,7 @@ class AsyncFastRedis(QuickCommands, _client.Redis):  # type: ignore[misc]  # of 
                 reply = await connection.execute(*args)
             else:
                 try:
-                    reply = await replies.ask(connection.packed((args,)))
+                    reply = await replies.put(connection.packed((args,)))
                 except (RedisConnectionError, RedisTimeoutError) as error:
                     reply = await connection.execute_again(error, replies, args)
         except ResponseError:
