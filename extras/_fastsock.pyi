@@ -130,11 +130,14 @@ class Reader:
     def room(self, size_hint: int = -1) -> memoryview:
         """Return where somebody else may put bytes that he received, until the next call of another method.
 
-        ``size_hint``: is not looked at, but asyncio's transports give it.
+        ``size_hint``: is not looked at, but asyncio's transports give it. Raises ``RuntimeError`` as :meth:`receive`.
         """
 
     def received(self, size: int) -> None:
-        """Take ``size`` bytes that were put at the beginning of :meth:`room`. Raises ``ValueError`` for more."""
+        """Take ``size`` bytes that were put at the beginning of :meth:`room`.
+
+        Raises ``ValueError`` for more than there is room for, and ``RuntimeError`` as :meth:`receive`.
+        """
 
     def reply(self, sock: socket.socket, timeout_s: Optional[float]) -> Any:
         """Wait for the next reply, or push message, and return it; see :meth:`replies`."""

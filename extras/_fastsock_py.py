@@ -350,13 +350,16 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        if self._busy:
-            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
-        self._busy = True
+        self._begin()
         try:
             yield
         finally:
             self._busy = False
+
+    def _begin(self) -> None:
+        if self._busy:
+            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
+        self._busy = True
 
     def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
         """See ``_fastsock.pyi``."""
@@ -426,14 +429,20 @@ class Reader:
 
     def room(self, size_hint: int = -1) -> memoryview:
         """See ``_fastsock.pyi``."""
+        self._begin()
+        self._busy = False
         return memoryview(self._buffer)
 
     def received(self, size: int) -> None:
         """See ``_fastsock.pyi``."""
-        if not 0 <= size <= len(self._buffer):
-            raise ValueError(f"{size} bytes are not what room() has")
-        with memoryview(self._buffer)[:size] as received:
-            self._handle(received)
+        self._begin()
+        try:
+            if not 0 <= size <= len(self._buffer):
+                raise ValueError(f"{size} bytes are not what room() has")
+            with memoryview(self._buffer)[:size] as received:
+                self._handle(received)
+        finally:
+            self._busy = False
 
     def _handle(self, received: memoryview) -> None:
         at = 0

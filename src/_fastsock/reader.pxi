@@ -284,14 +284,22 @@ cdef class Reader:
         return 0
 
     def room(self, size_hint=-1):
-        self._make_room()
-        return self._view[self._to :] if self._to else self._view
+        self._begin()
+        try:
+            self._make_room()
+            return self._view[self._to :] if self._to else self._view
+        finally:
+            self._busy = False
 
     def received(self, Py_ssize_t size):
-        if not 0 <= size <= self._size - self._to:
-            raise ValueError(f"{size} bytes are not what room() has")
-        self._to += size
-        self._settle(PyByteArray_AS_STRING(self._store) + self._offset)
+        self._begin()
+        try:
+            if not 0 <= size <= self._size - self._to:
+                raise ValueError(f"{size} bytes are not what room() has")
+            self._to += size
+            self._settle(PyByteArray_AS_STRING(self._store) + self._offset)
+        finally:
+            self._busy = False
 
     cdef int _settle(self, char *store) except -1:
         """Give a large string, and hiredis, what was received for them."""
