@@ -78,6 +78,12 @@ def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[flo
     a signal handler raises; how much is sent by then cannot be told. sendmsg(2).
     """
 
+def send_some(sock: socket.socket, data: bytes) -> int:
+    """Send what goes out at once, and return how many bytes that are: 0 if none, or if the connection is broken.
+
+    ``sock``: a non-blocking one. Raises ``OSError`` if it is closed. send(2).
+    """
+
 def send_command(
     sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type], timeout_s: Optional[float]
 ) -> bool:
@@ -119,6 +125,18 @@ class Reader:
         After an error all that came before is still there, and a later call goes on. ``timeout_s``: seconds, ``None``
         for ever. Raises ``socket.timeout`` past it, ``BlockingIOError`` if it is 0, else ``OSError`` with ``errno``,
         what a signal handler raises, and ``RuntimeError`` while another call is under way. poll(2), recvmsg(2).
+        """
+
+    def room(self, size_hint: int = -1) -> memoryview:
+        """Return where somebody else may put bytes that he received, until the next call of another method.
+
+        ``size_hint``: is not looked at, but asyncio's transports give it. Raises ``RuntimeError`` as :meth:`receive`.
+        """
+
+    def received(self, size: int) -> None:
+        """Take ``size`` bytes that were put at the beginning of :meth:`room`.
+
+        Raises ``ValueError`` for more than there is room for, and ``RuntimeError`` as :meth:`receive`.
         """
 
     def reply(self, sock: socket.socket, timeout_s: Optional[float]) -> Any:

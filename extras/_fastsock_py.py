@@ -286,6 +286,15 @@ def send_all(sock: socket.socket, pieces: Sequence[Any], timeout_s: Optional[flo
             rest[-1] = rest[-1][sent:]
 
 
+def send_some(sock: socket.socket, data: bytes) -> int:
+    """See ``_fastsock.pyi``."""
+    _descriptor(sock)
+    try:
+        return sock.send(data, socket.MSG_DONTWAIT)
+    except OSError:
+        return 0
+
+
 def send_command(
     sock: socket.socket, args: Sequence[Any], buffers: AbstractSet[type], timeout_s: Optional[float]
 ) -> bool:
@@ -341,13 +350,16 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        if self._busy:
-            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
-        self._busy = True
+        self._begin()
         try:
             yield
         finally:
             self._busy = False
+
+    def _begin(self) -> None:
+        if self._busy:
+            raise RuntimeError("this connection is being read already, by another thread or below a signal handler")
+        self._busy = True
 
     def receive(self, sock: socket.socket, timeout_s: Optional[float]) -> bool:
         """See ``_fastsock.pyi``."""
@@ -414,6 +426,23 @@ class Reader:
             with memoryview(self._buffer)[:got] as received:
                 self._handle(received)
         return got > 0
+
+    def room(self, size_hint: int = -1) -> memoryview:
+        """See ``_fastsock.pyi``."""
+        self._begin()
+        self._busy = False
+        return memoryview(self._buffer)
+
+    def received(self, size: int) -> None:
+        """See ``_fastsock.pyi``."""
+        self._begin()
+        try:
+            if not 0 <= size <= len(self._buffer):
+                raise ValueError(f"{size} bytes are not what room() has")
+            with memoryview(self._buffer)[:size] as received:
+                self._handle(received)
+        finally:
+            self._busy = False
 
     def _handle(self, received: memoryview) -> None:
         at = 0

@@ -120,7 +120,7 @@ class AsyncFastRedis(QuickCommands, _client.Redis):  # type: ignore[misc]  # of 
                 reply = await connection.execute(*args)
             else:
                 try:
-                    reply = await replies.ask(connection.packed((args,)))
+                    reply = await replies.put(connection.packed((args,)))
                 except (RedisConnectionError, RedisTimeoutError) as error:
                     reply = await connection.execute_again(error, replies, args)
         except ResponseError:
@@ -139,9 +139,23 @@ class AsyncFastRedis(QuickCommands, _client.Redis):  # type: ignore[misc]  # of 
     def get(self, name: Any) -> Any:
         """Return the value at ``name``, ``None`` if there is none. See redis-py's ``get``."""
         execute = self.execute_command
-        if type(execute) is MethodType and execute.__func__ is _EXECUTE:
+        if type(execute) is not MethodType or execute.__func__ is not _EXECUTE:
+            return super().get(name)
+        if callback_of(self.response_callbacks, "GET") is not None:
             return execute("GET", name)  # redis-py's cache, for which the key is an option, is for blocking clients
-        return super().get(name)
+        return self._get(name)
+
+    # In one piece, because it is what is called most.
+    async def _get(self, name: Any) -> Any:
+        command = ("GET", name)
+        connection = self.shared_connection()
+        replies = None if connection is None else connection.ready()
+        if connection is None or replies is None:
+            return await self.execute_command(*command)
+        try:
+            return await replies.put(connection.packed((command,)))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            return await connection.execute_again(error, replies, command)
 
     def pipeline(self, transaction: bool = True, shard_hint: Optional[str] = None) -> AsyncFastPipeline:
         """Return a pipeline whose commands go out in one write, between those of other tasks."""

@@ -40,7 +40,7 @@ class AsyncStoreRedis(AsyncFastRedis):
         replies = None if connection is None else connection.ready()
         if connection is None or replies is None:
             return None
-        return replies.ask(connection.packed((command,)))
+        return replies.put(connection.packed((command,)))
 
     def noted(self, error: Exception, asked: Optional[Sequence[Any]]) -> Exception:
         """Return what an error is to whoever has asked.

@@ -211,6 +211,8 @@ if HAS_ASYNCIO:
 
     _UNSENT_BYTES = 64 * 1024
     """From where on asyncio's transports have those who write wait."""
+    _last_sender = 0
+    """Which connection has sent last: a number, which keeps none alive."""
     _STREAM_BYTES = 1024 * 1024
     """Of twice as much that was received and not read asyncio's streams stop reading; by default of an eighth."""
 
@@ -254,6 +256,8 @@ if HAS_ASYNCIO:
                     raise
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if _last_sender != id(self):
+                await self._let_others_first()
             if self._writer is not None and self._reader is not None and type(command) is list:
                 if check_health:
                     await self.check_health()  # type: ignore[attr-defined]
@@ -277,6 +281,16 @@ if HAS_ASYNCIO:
                 await super().send_packed_command(command, check_health)  # type: ignore[misc]
             except asyncio.CancelledError:
                 await self.disconnect(nowait=True)
+                raise
+
+        async def _let_others_first(self) -> None:
+            """Hand out what has come for other connections, so that more is sent together and wakes the server once."""
+            global _last_sender
+            _last_sender = id(self)
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # it may be half connected
                 raise
 
         def detach(self) -> asyncio.StreamWriter:

@@ -49,6 +49,7 @@ Reader = _impl.Reader
 pack_commands = _impl.pack_commands
 send_all = _impl.send_all
 send_command = _impl.send_command
+send_some = _impl.send_some
 wait_readable = _impl.wait_readable
 
 

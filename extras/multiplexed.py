@@ -174,7 +174,7 @@ class MultiplexedConnection:
         if stream.transport.is_closing():  # it may have told its protocol already, and tells no other
             raise RedisConnectionError(f"the connection to {self._peer} was lost")
         self.connection, self._stream = connection, stream
-        replies.take(stream.transport)
+        replies.take(stream.transport, connection._own_socket)
         return replies
 
     @property

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from extras import fastsock
 from extras._redis import error_parser
 from extras.budget import ClosedError
 
@@ -48,13 +49,15 @@ class Replies(asyncio.BufferedProtocol):
         self._peer = peer
         encoder = connection.encoder
         decoding = {"encoding": encoder.encoding, "errors": encoder.encoding_errors} if encoder.decode_responses else {}
-        self._reader: Any = hiredis.Reader(
+        hiredis_reader: Any = hiredis.Reader(
             protocolError=InvalidResponse, replyError=error_parser(connection), notEnoughData=_NOTHING, **decoding
         )
+        self._reader = fastsock.Reader(
+            hiredis_reader, _NOTHING, _BUFFER_BYTES, decoding.get("encoding"), decoding.get("errors")
+        )
+        self.get_buffer = self._reader.room  # type: ignore[method-assign, assignment]
         self._handle_push = getattr(connection._parser, "handle_push_response", None)
         self._pushes: Set[asyncio.Task[Any]] = set()
-        # TLS since Python 3.11 reads into slices of what it is given; those of a bytearray are copies.
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._waiting: Deque[Any] = deque()
         """Slots: the future of a command, or a batch."""
         self._unsent: List[bytes] = []
@@ -64,14 +67,18 @@ class Replies(asyncio.BufferedProtocol):
         self.writable: Optional[asyncio.Future[None]] = None
         """Set while no more is to be asked than is under way; done when that has changed."""
         self._transport: Any = None
+        self._sock: Any = None
+        """The transport's own, where what has nothing to wait for can be sent past it."""
         self._error: Optional[Exception] = None
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self.was_closed = False
         """Whether the end was asked for, rather than met."""
 
-    def take(self, transport: Any) -> None:
-        """Read from and write to an open transport from now on."""
+    def take(self, transport: Any, sock: Any) -> None:
+        """Read from and write to an open transport from now on; ``sock``: its socket."""
         self._transport = transport
+        if fastsock.transfers(type(sock)) and transport.get_extra_info("ssl_object") is None:
+            self._sock = sock
         self._silent_since = monotonic()
         transport.set_protocol(self)
 
@@ -93,18 +100,23 @@ class Replies(asyncio.BufferedProtocol):
         """
         if self._error is not None or self._transport.is_closing():
             raise copied(self._error or self._lost("its transport is closing"))
+        return self.put(pieces, count)
+
+    def put(self, pieces: List[bytes], count: int = 0) -> "asyncio.Future[Any]":
+        """Do what :meth:`ask` does on a connection that :attr:`is_open`."""
         answer = self.loop.create_future()
-        is_first = not self._waiting
-        self._waiting.append(_Batch(answer, count) if count else answer)
-        if is_first:
+        waiting = self._waiting
+        if not waiting:  # then there is nothing to wait for either
+            waiting.append(_Batch(answer, count) if count else answer)
             self._silent_since = monotonic()
             if self._watch is None and self._timeout_s is not None:
                 self._watch = self.loop.call_later(self._timeout_s, self._check_silence)
-            if len(pieces) == 1:
-                self._transport.write(pieces[0])  # with nothing under way there is nothing to wait for
-            else:
+            if len(pieces) > 1:
                 self._send(pieces)
+            else:
+                self._send_at_once(pieces[0])
         else:
+            waiting.append(_Batch(answer, count) if count else answer)
             if not self._unsent:
                 self.loop.call_soon(self._flush)
             self._unsent += pieces
@@ -120,6 +132,15 @@ class Replies(asyncio.BufferedProtocol):
             pieces, self._unsent, self._unsent_bytes = self._unsent, [], 0
             if self._error is None:
                 self._send(pieces)
+
+    def _send_at_once(self, data: bytes) -> None:
+        """Send by the shortest way; what the socket does not take is the transport's to send, or to fail with."""
+        if self._sock is not None and self._transport.get_write_buffer_size() == 0:
+            sent = fastsock.send_some(self._sock, data)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._transport.write(data)
 
     def _send(self, pieces: List[bytes]) -> None:
         if len(pieces) == 1:
@@ -137,13 +158,10 @@ class Replies(asyncio.BufferedProtocol):
         if small:
             self._transport.write(b"".join(small))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
     def buffer_updated(self, nbytes: int) -> None:
         self._silent_since = monotonic()
-        self._reader.feed(self._buffer, 0, nbytes)
         try:
+            self._reader.received(nbytes)
             self._hand_out()
         except InvalidResponse as error:
             self._give_up(error)

@@ -36,6 +36,7 @@ cdef enum:
 cdef class Reader:
     cdef object _gets, _feed, _has_data, _not_enough, _encoding, _errors
     cdef bytearray _store
+    cdef object _view
     cdef Py_ssize_t _offset, _size
     cdef Py_ssize_t _from, _to  # what was received and is not parsed yet, nor with hiredis
     cdef int _cuts
@@ -56,6 +57,7 @@ cdef class Reader:
         self._store = bytearray()
         PyByteArray_Resize(self._store, self._size + 4096)  # not cleared, so that what is never used takes no memory
         self._offset = fs_page_offset(PyByteArray_AS_STRING(self._store))
+        self._view = memoryview(self._store)[self._offset : self._offset + self._size]
         self._under_way = self._busy = False
         self._large = None
         self._missing = self._trailer = 0
@@ -250,12 +252,7 @@ cdef class Reader:
         cdef fs_piece pieces[2]
         cdef fs_piece *used = &pieces[1]
         cdef Py_ssize_t begin, got, into
-        if self._from < self._to:
-            self._cuts += 1
-            if self._to == self._size or self._cuts > _CUTS_MAX:
-                self._hand_on()
-        if self._from == self._to:
-            self._from = self._to = 0
+        self._make_room()
         begin = self._to
         pieces[1].iov_base = store + begin
         pieces[1].iov_len = self._size - begin
@@ -276,6 +273,33 @@ cdef class Reader:
         self._to = begin + got - into
         self._settle(store)
         return True
+
+    cdef int _make_room(self) except -1:
+        if self._from < self._to:
+            self._cuts += 1
+            if self._to == self._size or self._cuts > _CUTS_MAX:
+                self._hand_on()
+        if self._from == self._to:
+            self._from = self._to = 0
+        return 0
+
+    def room(self, size_hint=-1):
+        self._begin()
+        try:
+            self._make_room()
+            return self._view[self._to :] if self._to else self._view
+        finally:
+            self._busy = False
+
+    def received(self, Py_ssize_t size):
+        self._begin()
+        try:
+            if not 0 <= size <= self._size - self._to:
+                raise ValueError(f"{size} bytes are not what room() has")
+            self._to += size
+            self._settle(PyByteArray_AS_STRING(self._store) + self._offset)
+        finally:
+            self._busy = False
 
     cdef int _settle(self, char *store) except -1:
         """Give a large string, and hiredis, what was received for them."""

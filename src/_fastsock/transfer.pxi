@@ -95,13 +95,15 @@ def wait_readable(sock, timeout_s):
     cdef char byte
     cdef fs_piece piece
     cdef Py_ssize_t moved
-    if not _wait(sock, FS_READABLE, seconds + fs_monotonic_s() if seconds > 0 else seconds):
+    if seconds != 0 and not _wait(sock, FS_READABLE, seconds + fs_monotonic_s() if seconds > 0 else seconds):
         return None
     piece.iov_base = &byte
     piece.iov_len = 1
     moved = fs_transfer(_descriptor(sock), &piece, 1, False, True)
     if moved < 0 and moved != -errno_EAGAIN:
         raise OSError(-moved, os.strerror(-moved))
+    if moved < 0 and seconds == 0:
+        return None
     return moved != 0
 
 
@@ -133,6 +135,13 @@ def send_all(sock, pieces, timeout_s):
             PyMem_Free(views)
         if rest != rest_here:
             PyMem_Free(rest)
+
+
+def send_some(sock, bytes data not None):
+    cdef fs_piece piece
+    piece.iov_base = PyBytes_AS_STRING(data)
+    piece.iov_len = PyBytes_GET_SIZE(data)
+    return max(0, fs_transfer(_descriptor(sock), &piece, 1, True, False))
 
 
 cdef Py_ssize_t _taken(Py_ssize_t sent) except -1:

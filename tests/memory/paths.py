@@ -22,6 +22,7 @@ MORE = object()
 BODY = bytes(range(256)) * (native.LARGE_BYTES // 256 + 20)
 TEXT = "aé€" * (native.LARGE_BYTES // 6 + 100)
 ARGUMENT = bytes(range(250)) * (native.CUTOFF_BYTES // 250 + 1)
+LARGE = [b"ab", BODY, [b"cd"]]
 BUFFERS = frozenset({bytearray, memoryview})
 
 
@@ -232,6 +233,8 @@ class Paths:
         found += [Path("pack_commands", *path) for path in self.of_pack_commands()]
         found += [Path("send_all", *path) for path in self.of_send_all()]
         found += [Path("send_command", *path) for path in self.of_send_command()]
+        found += [Path("send_some", *path) for path in self.of_send_some()]
+        found += [Path("Reader", f"room, {name}", *path) for name, *path in self.of_room()]
         found += [Path("Reader", f"is_quiet or reply, {name}", *path) for name, *path in self.of_reply()]
         found += [Path("wait_readable", *path) for path in self.of_wait_readable()]
         found += [Path("decode_json", *path) for path in self.of_decode_json()]
@@ -510,6 +513,61 @@ class Paths:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             fails(socket.timeout, native.send_command, ours, args, BUFFERS, timeout_s)
+
+    def of_send_some(self) -> List[Tuple[Any, ...]]:
+        send = native.send_some
+        return [
+            ("small", self.some_sent),
+            ("more than there is room for", self.some_left, 0.05),
+            ("broken", self.none_sent),
+            ("closed", lambda: fails(OSError, send, self.closed, b"PING")),
+            ("no descriptor", lambda: fails(AttributeError, send, None, b"PING")),
+            ("no bytes", lambda: fails(TypeError, send, self.ours, bytearray(b"PING"))),
+            ("nothing", lambda: fails(TypeError, send, self.ours, None)),
+        ]
+
+    def some_sent(self) -> None:
+        assert native.send_some(self.ours, b"PING") == 4
+        assert self.theirs.recv(10) == b"PING"
+
+    def some_left(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            assert 0 < native.send_some(ours, self.full) < len(self.full)
+
+    @staticmethod
+    def none_sent() -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            theirs.close()
+            assert native.send_some(ours, b"PING") == 0
+
+    def of_room(self) -> List[Tuple[Any, ...]]:
+        reader, new = self.reader, self.new_reader
+        large = bulk(b"ab") + bulk(BODY) + b"*1\r\n+cd\r\n"
+        return [
+            ("whole", lambda: self.put(reader, [b"+OK\r\n" + bulk(b"ab")], [b"OK", b"ab"])),
+            ("a byte at a time", lambda: self.put(reader, [b"%c" % byte for byte in bulk(b"abc")], [b"abc"]), 0.2),
+            ("large", lambda: self.put(new(), [large[at : at + 999] for at in range(0, len(large), 999)], LARGE), 0.1),
+            ("full", lambda: self.put(new(5), [b"*2\r\n", b":1", b"\r\n:", b"2\r\n"], [[1, 2]])),
+            ("too much", lambda: fails(ValueError, reader.received, 1_000_000)),
+            ("negative", lambda: fails(ValueError, reader.received, -1)),
+            ("text", lambda: fails(TypeError, reader.received, "1")),
+            ("not made", lambda: fails(RuntimeError, native.Reader.__new__(native.Reader).room)),
+            ("received, not made", lambda: fails(RuntimeError, native.Reader.__new__(native.Reader).received, 0)),
+        ]
+
+    def put(self, reader: Any, parts: List[bytes], expected: List[Any]) -> None:
+        found: List[Any] = []
+        for part in parts:
+            while part:
+                room = reader.room(-1)
+                size = min(len(room), len(part))
+                room[:size] = part[:size]
+                reader.received(size)
+                part = part[size:]
+                found += iter(reader.gets, MORE)
+        assert found == expected
 
     def of_reply(self) -> List[Tuple[Any, ...]]:
         reader, ours, new = self.reader, self.ours, self.new_reader

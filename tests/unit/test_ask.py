@@ -476,6 +476,81 @@ class TestReply:
             reader.is_quiet(pair[0])
 
 
+class TestRoom:
+    """Replies of bytes that somebody else has received."""
+
+    @pytest.mark.parametrize("encoding", [None, "utf-8"])
+    @pytest.mark.parametrize("name", ["small", "large", "large among small", "large in an array", "RESP3"])
+    def test_any_cut(self, twin: Any, name: str, encoding: Optional[str]) -> None:
+        stream, chance = REPLIES[name], random.Random(name)
+        expected = by_hiredis(stream, encoding=encoding, errors="replace")
+        for most in (1, 7, 100, 5000, 1 << 20):
+            if len(stream) > 50_000 * most:
+                continue
+            reader = new_reader(twin, encoding=encoding, errors="replace")
+            found: List[Any] = []
+            at = 0
+            while at < len(stream):
+                room = reader.room(-1)
+                assert len(room) > 0
+                size = min(len(room), chance.randrange(1, most + 1), len(stream) - at)
+                room[:size] = stream[at : at + size]
+                reader.received(size)
+                at += size
+                reply = reader.gets()
+                while reply is not MORE:
+                    found.append(reply)
+                    reply = reader.gets()
+            assert comparable(found) == expected
+            assert reader.has_data() is False
+
+    def test_room_without_bytes_changes_nothing(self, twin: Any) -> None:
+        reader = new_reader(twin)
+        for part in (b"$5\r\nab", b"cde\r\n"):
+            for _ in range(20):
+                room = reader.room()
+            room[: len(part)] = part
+            reader.received(len(part))
+        assert reader.gets() == b"abcde"
+        reader.received(0)
+        assert reader.gets() is MORE
+
+    def test_more_than_there_is_room_for(self, twin: Any) -> None:
+        reader = new_reader(twin)
+        for size in (len(reader.room()) + 1, -1):
+            with pytest.raises(ValueError, match=r"bytes are not what room\(\) has"):
+                reader.received(size)
+        assert reader.has_data() is False
+
+
+class TestSendSome:
+    @pytest.fixture(autouse=True)
+    def non_blocking(self, pair: Pair) -> None:
+        pair[0].setblocking(False)
+
+    def test_what_goes_out_goes_out(self, twin: Any, pair: Pair) -> None:
+        assert twin.send_some(pair[0], b"PING\r\n") == 6
+        assert pair[1].recv(100) == b"PING\r\n"
+
+    def test_it_never_waits(self, twin: Any, pair: Pair) -> None:
+        data = bytes(8_000_000)
+        sent = twin.send_some(pair[0], data)
+        assert 0 < sent < len(data)
+        assert twin.send_some(pair[0], data) < len(data)
+        assert twin.send_some(pair[0], data) == 0
+
+    def test_what_is_broken_sends_nothing(self, twin: Any, pair: Pair) -> None:
+        pair[1].close()
+        assert twin.send_some(pair[0], b"PING\r\n") == 0
+        pair[0].close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            twin.send_some(pair[0], b"PING\r\n")
+
+    def test_only_bytes(self, twin: Any, pair: Pair) -> None:
+        with pytest.raises(TypeError):
+            twin.send_some(pair[0], None)
+
+
 class TestAsk:
     @pytest.mark.parametrize(
         "answer",

@@ -702,6 +702,27 @@ class TestAsync:
 
         run_on(loop_class, work)
 
+    def test_only_one_of_several_waits_for_a_turn_of_the_loop(self, loop_class: Any, target: Target) -> None:
+        async def work() -> None:
+            one, other = (async_class("tcp")(**target("tcp")) for _ in range(2))
+            for connection in (one, other):
+                await connection.connect()
+            for connection, waits in ((other, False), (one, True), (one, False), (other, True)):
+                sending = connection.send_command("PING")
+                if waits:
+                    assert sending.send(None) is None
+                with pytest.raises(StopIteration):
+                    sending.send(None)
+                assert await connection.read_response() in (b"PONG", "PONG")
+            sending = one.send_command("PING")
+            assert sending.send(None) is None
+            with pytest.raises(asyncio.CancelledError):
+                sending.throw(asyncio.CancelledError())
+            assert not one.is_connected
+            await other.disconnect()
+
+        run_on(loop_class, work)
+
     @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "latin-1", "utf-16"])
     @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
     def test_sends_what_redis_py_sends(self, encoding: str, errors: str, target: Target) -> None:

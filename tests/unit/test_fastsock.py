@@ -696,7 +696,7 @@ class TestInterface:
         described = set(self.defined(self.STUB))
         constants = {"IMPL", "VERSION", "SPELLING", "BULK_MAX_BYTES", "CUTOFF_BYTES", "LARGE_BYTES", "PUSH"}
         functions = {"set_keepalive", "get_keepalive", "decode_json", "pack_commands", "wait_readable"}
-        functions |= {"send_all", "send_command"}
+        functions |= {"send_all", "send_command", "send_some"}
         assert described == {*constants, *functions, "Reader"}
         assert set(self.defined(self.TWIN)) == described
         names = {name for name, value in vars(native).items() if not name.startswith("_")}
