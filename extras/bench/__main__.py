@@ -24,7 +24,6 @@ command line is wrong, 3 --compare found something slower, 4 --selfcheck found a
 """
 
 import argparse
-import json
 import signal
 import sys
 from contextlib import ExitStack
@@ -47,6 +46,7 @@ from extras.bench import (
     markdown,
     pinning,
     plot,
+    recorded,
     regression,
     results,
     selfcheck,
@@ -103,7 +103,9 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         metavar="FILE",
         help="the Redis that an endpoints.yml names, with its options; safe in production: some hundred small commands",
     )
-    what.add_argument("--from", type=Path, dest="measured", metavar="FILE", help="show what --json has written instead")
+    what.add_argument(
+        "--from", type=Path, dest="measured", metavar="FILE", help="show what --json or --append has written instead"
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--rounds",
@@ -155,9 +157,19 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         help="measure ours, and redis-py, against themselves: no difference may be found",
     )
     then = parser.add_argument_group("what to do with the figures")
-    then.add_argument("--json", type=Path, metavar="FILE", help="write all of them there")
+    kept = then.add_mutually_exclusive_group()
+    kept.add_argument("--json", type=Path, metavar="FILE", help="write all of them there")
+    kept.add_argument(
+        "--append",
+        type=Path,
+        metavar="FILE",
+        help="add them to the runs that are there; one that measured the same group is an error, and never replaced",
+    )
     then.add_argument(
-        "--compare", type=Path, metavar="OLD.json", help="say which ratios differ from those of an older --json"
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="say which ratios differ from those of an older --json or --append",
     )
     then.add_argument("--plot", type=_picture, metavar="FILE", help="draw them there, .svg or .png (needs matplotlib)")
     then.add_argument("--chart", action="store_true", help="show bars of text, too")
@@ -196,8 +208,9 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(
             "--pin: holds clients, for --wire and --async; tracker stores run on the cores that the system chooses"
         )
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f"--json: there is no folder {str(arguments.json.parent)!r}")
+    for option, path in (("--json", arguments.json), ("--append", arguments.append)):
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{option}: there is no folder {str(path.parent)!r}")
 
 
 def _picture(text: str) -> Path:
@@ -232,13 +245,15 @@ def _shapes(text: str) -> List[Shape]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _measured(arguments: argparse.Namespace) -> Tuple[Dict[str, Any], Dict[str, str]]:
-    """Return all figures, and why some are missing, by the group's name."""
+def _measured(arguments: argparse.Namespace) -> Tuple[List[recorded.Run], Dict[str, str]]:
+    """Return the runs with all figures, and why some groups are missing, by their names."""
     if arguments.measured is not None:
-        return regression.read(arguments.measured), {}
+        return recorded.read(arguments.measured), {}
     measurements = _measurements(arguments)
+    if arguments.append is not None:
+        recorded.may_append(arguments.append, measurements)
     progress = Progress(sum(steps for steps, _ in measurements.values()))
-    data: Dict[str, Any] = {"format": regression.FORMAT}
+    data: recorded.Run = {}
     skipped: Dict[str, str] = {}
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -259,7 +274,7 @@ def _measured(arguments: argparse.Namespace) -> Tuple[Dict[str, Any], Dict[str, 
                 ) from error
     if len(skipped) == len(measurements):
         raise Missing("; ".join(skipped.values()))
-    return data, skipped
+    return [data], skipped
 
 
 def _measurements(arguments: argparse.Namespace) -> Dict[str, Tuple[int, Callable[[Teller], Dict[str, Any]]]]:
@@ -310,11 +325,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Measure and print; return the exit code."""
     arguments = _arguments(argv)
     try:
-        before = regression.read(arguments.compare) if arguments.compare else None
-        data, skipped = _measured(arguments)
+        before = recorded.as_one(recorded.read(arguments.compare)) if arguments.compare else None
+        runs, skipped = _measured(arguments)
+        data = recorded.as_one(runs)
         print(_as_text(data, skipped, arguments), flush=True)
         if arguments.json:
-            arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            recorded.write(arguments.json, runs)
+        if arguments.append:
+            recorded.append(arguments.append, runs)
         if arguments.plot:
             plot.draw(data, arguments.plot)
     except (Missing, OptionError, redis.RedisError) as error:
