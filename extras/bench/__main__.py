@@ -64,7 +64,7 @@ HISTORIES = "17,100,1000,10000,100000,1000/1000,2000/1000"
 HEADLINE_HISTORIES = "17,1000,10000"
 ROUNDS = 100
 SECONDS_PER_HISTORY, HEADLINE_SECONDS_PER_HISTORY = 6.0, 3.0
-HEADLINE_ROUNDS = 7
+HEADLINE_ROUNDS = 9
 
 GROUPS = ("tracker", "wire", "async", "faults")
 HEADLINE = ("tracker", "wire", "async")
@@ -104,7 +104,11 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         help="the Redis that an endpoints.yml names, with its options; safe in production: some hundred small commands",
     )
     what.add_argument(
-        "--from", type=Path, dest="measured", metavar="FILE", help="show what --json or --append has written instead"
+        "--from",
+        type=Path,
+        dest="measured",
+        metavar="FILE",
+        help="show what --json or --append has written instead, of the groups that are named, or all",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -194,8 +198,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         )
         if value
     ]
-    of_clients = special == ["--instructions"] and set(named) <= set(CLIENTS)
-    if len(special) > 1 or (special and (arguments.all or (named and not of_clients))):
+    of_groups = special == ["--from"] or (special == ["--instructions"] and set(named) <= set(CLIENTS))
+    if len(special) > 1 or (special and (arguments.all or (named and not of_groups))):
         parser.error(f"{special[0]}: measures, or shows, something of its own; leave the others out")
     if arguments.selfcheck and (special or arguments.faults):
         parser.error("--selfcheck: goes with --tracker, --wire and --async only")
@@ -248,7 +252,7 @@ def _shapes(text: str) -> List[Shape]:
 def _measured(arguments: argparse.Namespace) -> Tuple[List[recorded.Run], Dict[str, str]]:
     """Return the runs with all figures, and why some groups are missing, by their names."""
     if arguments.measured is not None:
-        return recorded.read(arguments.measured), {}
+        return recorded.only(arguments.measured, arguments.required), {}
     measurements = _measurements(arguments)
     if arguments.append is not None:
         recorded.may_append(arguments.append, measurements)

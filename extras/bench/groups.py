@@ -10,7 +10,7 @@ import redis
 from extras import _redis
 from extras.bench import async_wire, cases, comparison, machine, wire
 from extras.bench.cases import Case, Values
-from extras.bench.interleaved import Contender, closing, compare
+from extras.bench.interleaved import Contender, Maker, closing, compare
 from extras.bench.loop import name_of_running, run_on_asyncio, run_on_fastest
 from extras.bench.missing import Missing
 from extras.bench.peers import BASELINE, Address, Opener, open_all
@@ -115,7 +115,7 @@ async def _run(
             case: [side for side, peer in peers.items() if group.contender(side, peer, case) is not None]
             for case in values.cases
         }
-    makers = {
+    makers: Dict[Case, Dict[str, Maker]] = {
         case: {side: partial(_made, group, address, side, case) for side in sides} for case, sides in able.items()
     }
     compared = await compare(makers, values, rounds, teller, random.Random())

@@ -160,10 +160,11 @@ async def _measure(
     for number in range(rounds):
         teller.within(f"{case.name}: round {number + 1} of {rounds}", number / rounds)
         async with closing() as stack:
+            gc.collect()  # the clients of the round before
             contenders = [await makers[side](stack) for side in shuffled(list(makers), draw)]
             for contender in shuffled(contenders, draw):
                 measured = samples[contender.side]
-                gc.collect()  # what the one before has left
+                gc.collect(1)  # what the one before has left young
                 await contender.many(max(1, measured.operations // case.workers // _WARM_UP_PART) * case.workers)
                 before = counters.used()
                 cost = await contender.many(measured.operations)

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Sequence
 
 from extras.bench.missing import Missing
 
@@ -27,6 +27,17 @@ def read(path: Path) -> List[Run]:
         raise Missing(f"{str(path)!r} is not what --json of this version writes; measure again")
     runs: List[Run] = data["runs"]
     return runs
+
+
+def only(path: Path, names: Sequence[str]) -> List[Run]:
+    """Return the runs of a file with these groups alone, or with all. Raises as :func:`read`, and if one is not there."""
+    runs = read(path)
+    there = as_one(runs)
+    for name in names:
+        if name not in there:
+            raise Missing(f"{str(path)!r} has no figures of --{name}; it has those of {', '.join(there)}")
+    chosen = [{name: group for name, group in run.items() if not names or name in names} for run in runs]
+    return [run for run in chosen if run]
 
 
 def as_one(runs: Iterable[Run]) -> Run:

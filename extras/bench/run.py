@@ -1,5 +1,6 @@
 """What is measured, in which order, and how often, so that a default run ends within a minute and a half or so."""
 
+import gc
 import random
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -69,6 +70,7 @@ class _Run:
         sides, document = self._trackers.sides(shape), self._trackers.document(shape)
         start = time.monotonic()
         commands = await rounds.check(sides, document, self._counters)
+        gc.collect()  # as in each round; where a host is loaded, it takes longer than a turn
         untimed = self._trackers.untimed_turns(shape)
 
         def lanes() -> List[Lane]:

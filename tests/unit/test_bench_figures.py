@@ -117,7 +117,6 @@ class TestPlot:
     [
         ["--from", "a", "--endpoints", "b"],
         ["--from", "a", "--all"],
-        ["--from", "a", "--wire"],
         ["--endpoints", "a", "--tracker"],
         ["--instructions", "--tracker"],
         ["--instructions", "--selfcheck"],

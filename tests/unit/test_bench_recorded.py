@@ -61,6 +61,16 @@ class TestFiles:
         assert "has tracker, wire already" in capsys.readouterr().err
         assert measured.read_bytes() == before
 
+    def test_groups_of_a_file_are_chosen(
+        self, measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "some.json"
+        assert command.main(["--from", str(measured), "--wire", "--json", str(path)]) == 0
+        assert recorded.read(path) == [{"wire": recorded.read(measured)[0]["wire"]}]
+        assert "blocking clients" in capsys.readouterr().out
+        assert command.main(["--from", str(path), "--wire", "--tracker"]) == 2
+        assert f"{str(path)!r} has no figures of --tracker; it has those of wire" in capsys.readouterr().err
+
     def test_json_begins_a_file_anew(self, measured: Path) -> None:
         other = measured.with_name("other.json")
         recorded.write(other, [{"async": clients()}, {"wire": clients()}])
