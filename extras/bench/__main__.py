@@ -17,7 +17,8 @@ knows RESP3 only. valkey-glide's wait of at most 250 ms for a reply is made long
 with the installed Rasa's store, redis-py alone and ours. Those of the network need Linux, and user namespaces.
 --schedules: random faults, while two writers use our store; a seed repeats a schedule.
 
-Medians are given with the interval they lie in with 95 % confidence, by bootstrap; docs/benchmark.md has the method.
+Each round has clients and stores of its own, in an order that is drawn. Medians are given with the interval they lie in
+with 95 % confidence, by bootstrap; docs/benchmark.md has the method.
 
 Exit codes: 0 measured, 1 the results differ, or our store broke a promise under a fault, 2 something is missing or the
 command line is wrong, 3 --compare found something slower, 4 --selfcheck found a difference.

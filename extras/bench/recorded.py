@@ -30,7 +30,10 @@ def read(path: Path) -> List[Run]:
 
 
 def only(path: Path, names: Sequence[str]) -> List[Run]:
-    """Return the runs of a file with these groups alone, or with all. Raises as :func:`read`, and if one is not there."""
+    """Return the runs of a file, of these groups alone if any is named.
+
+    Raises :class:`Missing` as :func:`read`, and if one of them is not there.
+    """
     runs = read(path)
     there = as_one(runs)
     for name in names:
