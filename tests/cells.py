@@ -69,6 +69,8 @@ OLDEST_AND_NEWEST = {
     "test_bench.py": "what is said of a measurement",
     "test_bench_faults.py": "the judge of faults, which knows no client",
     "test_bench_figures.py": "what is said of figures",
+    "test_bench_intervals.py": "sums",
+    "test_bench_recorded.py": "files, and what is said of them",
     "test_bench_wire.py": "measures clients that other tests try with every redis-py",
     "test_compatibility.py": "reads a page, the metadata and the list of cells",
     "test_cli_tls.py": "a command, on a client that other tests try with every redis-py",
@@ -89,9 +91,8 @@ OLDEST_AND_NEWEST = {
 
 NEWEST_ALONE = {
     "test_bench_figures.py::TestInstructions": "counts instructions, by valgrind, which takes long",
-    "test_bench_figures.py::TestIntervals": "the same sums in every Python, thousands of times",
-    "test_bench_figures.py::TestRegression": "the same",
-    "test_bench_figures.py::TestSelfcheck": "the same",
+    "test_bench_intervals.py": "the same sums in every Python, thousands of times",
+    "test_bench_recorded.py::TestRegression": "the same",
     "test_doctor_faults.py::test_fault_is_found[certificate_of_the_future]": "trustme makes them since Python 3.9",
     "test_doctor_faults.py::test_fault_is_found[half_a_cluster]": "its redis-py knows nothing of clusters",
     "test_doctor_faults.py::test_fault_is_found[master_alone_in_its_cluster]": "the same",

@@ -17,14 +17,14 @@ knows RESP3 only. valkey-glide's wait of at most 250 ms for a reply is made long
 with the installed Rasa's store, redis-py alone and ours. Those of the network need Linux, and user namespaces.
 --schedules: random faults, while two writers use our store; a seed repeats a schedule.
 
-Medians are given with the interval they lie in with 95 % confidence, by bootstrap; docs/benchmark.md has the method.
+Each round has clients and stores of its own, in an order that is drawn. Medians are given with the interval they lie in
+with 95 % confidence, by bootstrap; docs/benchmark.md has the method.
 
 Exit codes: 0 measured, 1 the results differ, or our store broke a promise under a fault, 2 something is missing or the
 command line is wrong, 3 --compare found something slower, 4 --selfcheck found a difference.
 """
 
 import argparse
-import json
 import signal
 import sys
 from contextlib import ExitStack
@@ -47,6 +47,7 @@ from extras.bench import (
     markdown,
     pinning,
     plot,
+    recorded,
     regression,
     results,
     selfcheck,
@@ -64,7 +65,7 @@ HISTORIES = "17,100,1000,10000,100000,1000/1000,2000/1000"
 HEADLINE_HISTORIES = "17,1000,10000"
 ROUNDS = 100
 SECONDS_PER_HISTORY, HEADLINE_SECONDS_PER_HISTORY = 6.0, 3.0
-HEADLINE_ROUNDS = 7
+HEADLINE_ROUNDS = 9
 
 GROUPS = ("tracker", "wire", "async", "faults")
 HEADLINE = ("tracker", "wire", "async")
@@ -103,7 +104,13 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         metavar="FILE",
         help="the Redis that an endpoints.yml names, with its options; safe in production: some hundred small commands",
     )
-    what.add_argument("--from", type=Path, dest="measured", metavar="FILE", help="show what --json has written instead")
+    what.add_argument(
+        "--from",
+        type=Path,
+        dest="measured",
+        metavar="FILE",
+        help="show what --json or --append has written instead, of the groups that are named, or all",
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--rounds",
@@ -155,9 +162,19 @@ def _arguments(argv: Optional[List[str]]) -> argparse.Namespace:
         help="measure ours, and redis-py, against themselves: no difference may be found",
     )
     then = parser.add_argument_group("what to do with the figures")
-    then.add_argument("--json", type=Path, metavar="FILE", help="write all of them there")
+    kept = then.add_mutually_exclusive_group()
+    kept.add_argument("--json", type=Path, metavar="FILE", help="write all of them there")
+    kept.add_argument(
+        "--append",
+        type=Path,
+        metavar="FILE",
+        help="add them to the runs that are there; one that measured the same group is an error, and never replaced",
+    )
     then.add_argument(
-        "--compare", type=Path, metavar="OLD.json", help="say which ratios differ from those of an older --json"
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="say which ratios differ from those of an older --json or --append",
     )
     then.add_argument("--plot", type=_picture, metavar="FILE", help="draw them there, .svg or .png (needs matplotlib)")
     then.add_argument("--chart", action="store_true", help="show bars of text, too")
@@ -182,8 +199,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         )
         if value
     ]
-    of_clients = special == ["--instructions"] and set(named) <= set(CLIENTS)
-    if len(special) > 1 or (special and (arguments.all or (named and not of_clients))):
+    of_groups = special == ["--from"] or (special == ["--instructions"] and set(named) <= set(CLIENTS))
+    if len(special) > 1 or (special and (arguments.all or (named and not of_groups))):
         parser.error(f"{special[0]}: measures, or shows, something of its own; leave the others out")
     if arguments.selfcheck and (special or arguments.faults):
         parser.error("--selfcheck: goes with --tracker, --wire and --async only")
@@ -196,8 +213,9 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(
             "--pin: holds clients, for --wire and --async; tracker stores run on the cores that the system chooses"
         )
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f"--json: there is no folder {str(arguments.json.parent)!r}")
+    for option, path in (("--json", arguments.json), ("--append", arguments.append)):
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{option}: there is no folder {str(path.parent)!r}")
 
 
 def _picture(text: str) -> Path:
@@ -232,13 +250,15 @@ def _shapes(text: str) -> List[Shape]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _measured(arguments: argparse.Namespace) -> Tuple[Dict[str, Any], Dict[str, str]]:
-    """Return all figures, and why some are missing, by the group's name."""
+def _measured(arguments: argparse.Namespace) -> Tuple[List[recorded.Run], Dict[str, str]]:
+    """Return the runs with all figures, and why some groups are missing, by their names."""
     if arguments.measured is not None:
-        return regression.read(arguments.measured), {}
+        return recorded.only(arguments.measured, arguments.required), {}
     measurements = _measurements(arguments)
+    if arguments.append is not None:
+        recorded.may_append(arguments.append, measurements)
     progress = Progress(sum(steps for steps, _ in measurements.values()))
-    data: Dict[str, Any] = {"format": regression.FORMAT}
+    data: recorded.Run = {}
     skipped: Dict[str, str] = {}
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -259,7 +279,7 @@ def _measured(arguments: argparse.Namespace) -> Tuple[Dict[str, Any], Dict[str, 
                 ) from error
     if len(skipped) == len(measurements):
         raise Missing("; ".join(skipped.values()))
-    return data, skipped
+    return [data], skipped
 
 
 def _measurements(arguments: argparse.Namespace) -> Dict[str, Tuple[int, Callable[[Teller], Dict[str, Any]]]]:
@@ -310,11 +330,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Measure and print; return the exit code."""
     arguments = _arguments(argv)
     try:
-        before = regression.read(arguments.compare) if arguments.compare else None
-        data, skipped = _measured(arguments)
+        before = recorded.as_one(recorded.read(arguments.compare)) if arguments.compare else None
+        runs, skipped = _measured(arguments)
+        data = recorded.as_one(runs)
         print(_as_text(data, skipped, arguments), flush=True)
         if arguments.json:
-            arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            recorded.write(arguments.json, runs)
+        if arguments.append:
+            recorded.append(arguments.append, runs)
         if arguments.plot:
             plot.draw(data, arguments.plot)
     except (Missing, OptionError, redis.RedisError) as error:

@@ -15,25 +15,25 @@ WHATS = {
 
 
 def as_data(
-    title: str, header: Dict[str, Any], skipped: Dict[str, str], compared: Sequence[Compared], level: float = LEVEL
+    title: str, header: Dict[str, Any], skipped: Dict[str, str], compared: Sequence[Compared]
 ) -> Dict[str, Any]:
     """Return everything as plain data; units are in the names. ``skipped``: why a side is missing, by its name."""
-    cases = [_case(found, level) for found in compared]
-    return {"title": title, "header": header, "skipped": skipped, "level": level, "cases": cases}
+    cases = [_case(found) for found in compared]
+    return {"title": title, "header": header, "skipped": skipped, "level": LEVEL, "cases": cases}
 
 
-def _case(found: Compared, level: float) -> Dict[str, Any]:
+def _case(found: Compared) -> Dict[str, Any]:
     baseline = next(iter(found.samples.values()))
     return {
         "case": found.case.name,
         "command": found.case.command,
         "bytes": found.case.size,
         "workers": found.case.workers,
-        "sides": {name: _side(samples, baseline, level) for name, samples in found.samples.items()},
+        "sides": {name: _side(samples, baseline) for name, samples in found.samples.items()},
     }
 
 
-def _side(samples: Samples, baseline: Samples, level: float) -> Dict[str, Any]:
+def _side(samples: Samples, baseline: Samples) -> Dict[str, Any]:
     data: Dict[str, Any] = {"rounds": len(samples.costs), "operations_per_round": samples.operations}
     for what, values, base in (
         ("wall_us", samples.wall_us(), baseline.wall_us()),
@@ -43,7 +43,7 @@ def _side(samples: Samples, baseline: Samples, level: float) -> Dict[str, Any]:
         if values is None or base is None:
             data[what] = None
         else:
-            data[what] = {**described(values, level), "times_as_fast": ratio(base, values, level)}
+            data[what] = {**described(values), "times_as_fast": ratio(base, values)}
     return data
 
 

@@ -3,6 +3,7 @@
 A floor for small values: of large ones hiredis makes copies that others avoid.
 """
 
+import atexit
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import AsyncExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -21,12 +23,19 @@ from extras.bench.peers import Address
 SOURCE = Path(__file__).with_name("floor.c")
 
 
-def build(folder: Path) -> Path:
-    """Compile the program into a folder. Raises :class:`Missing` if there is no C compiler or no libhiredis."""
+def build() -> Path:
+    """Return the program, compiled once for this process. Raises :class:`Missing` if that cannot be done."""
     compiler = next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", "gcc", "clang"])), None)
     if compiler is None:
         raise Missing("there is no C compiler")
-    program = folder / "floor"
+    return _compiled(compiler)
+
+
+@lru_cache(maxsize=None)
+def _compiled(compiler: str) -> Path:
+    folder = tempfile.mkdtemp(prefix="extras-floor-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = Path(folder, "floor")
     done = subprocess.run(
         [compiler, "-O2", "-o", str(program), str(SOURCE), *_flags()], capture_output=True, text=True, check=False
     )
@@ -45,9 +54,8 @@ def _flags() -> List[str]:
 
 
 async def open_floor(address: Address, stack: AsyncExitStack) -> "Floor":
-    """Compile and start the program, which the stack stops. Raises :class:`Missing`."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="extras-floor-"))
-    floor = Floor(build(Path(folder)), address)
+    """Start the program, which the stack stops. Raises :class:`Missing`."""
+    floor = Floor(build(), address)
     stack.callback(floor.close)
     return floor
 

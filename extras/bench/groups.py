@@ -1,6 +1,8 @@
 """The groups that compare Redis clients: what each has of its own, and the run that they share. Needs no Rasa."""
 
+import random
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import Any, Callable, Coroutine, Dict, List, NamedTuple, Optional, Tuple
 
 import redis
@@ -8,14 +10,13 @@ import redis
 from extras import _redis
 from extras.bench import async_wire, cases, comparison, machine, wire
 from extras.bench.cases import Case, Values
-from extras.bench.interleaved import Compared, Contender, compare
+from extras.bench.interleaved import Contender, Maker, closing, compare
 from extras.bench.loop import name_of_running, run_on_asyncio, run_on_fastest
 from extras.bench.missing import Missing
 from extras.bench.peers import BASELINE, Address, Opener, open_all
 from extras.bench.pinning import Plan, pinned
 from extras.bench.progress import Teller
 from extras.bench.server import running_server
-from extras.bench.uncertainty import LEVEL, for_all
 from extras.errors import OptionError
 from extras.options import parse
 
@@ -89,11 +90,8 @@ def measure(name: str, url: Optional[str], pin: Plan, extent: Extent, again: boo
         client: Any = redis.Redis(host=address.host, port=address.port, db=address.db)
         stack.callback(client.connection_pool.disconnect)
         values = stack.enter_context(Values(client, extent.cases(name, cases.new_prefix())))
-        level = for_all(LEVEL, len(values.cases)) if again else LEVEL
         header = {"pinning": str(pin)}
-        return dict(
-            group.run(_run(group._replace(openers=openers), address, values, header, extent.rounds, level, teller))
-        )
+        return dict(group.run(_run(group._replace(openers=openers), address, values, header, extent.rounds, teller)))
 
 
 def address_of(url: str) -> Address:
@@ -105,32 +103,26 @@ def address_of(url: str) -> Address:
 
 
 async def _run(
-    group: Group,
-    address: Address,
-    values: Values,
-    header: Dict[str, Any],
-    rounds: int,
-    level: float,
-    teller: Teller,
+    group: Group, address: Address, values: Values, header: Dict[str, Any], rounds: int, teller: Teller
 ) -> Dict[str, Any]:
     teller.say(f"{group.title}: connecting")
     header = {**machine.describe(values.client.info()), **machine.versions(*group.packages), **header}
     if group.shows_loop:
         header["event loop"] = name_of_running()
-    compared: List[Compared] = []
-    failure: Optional[BaseException] = None
-    async with AsyncExitStack() as stack:
+    async with closing() as stack:
         peers, skipped = await open_all(group.openers, address, stack)
-        try:
-            contenders = {case: _contenders(group, case, peers) for case in values.cases}
-            compared = await compare(contenders, values, rounds, teller)
-        except BaseException as error:  # coredis would make a group of it, which nobody above expects
-            failure = error
-    if failure is not None:
-        raise failure
-    return comparison.as_data(group.title, header, skipped, compared, level)
+        able = {
+            case: [side for side, peer in peers.items() if group.contender(side, peer, case) is not None]
+            for case in values.cases
+        }
+    makers: Dict[Case, Dict[str, Maker]] = {
+        case: {side: partial(_made, group, address, side, case) for side in sides} for case, sides in able.items()
+    }
+    compared = await compare(makers, values, rounds, teller, random.Random())
+    return comparison.as_data(group.title, header, skipped, compared)
 
 
-def _contenders(group: Group, case: Case, peers: Dict[str, Any]) -> List[Contender]:
-    found = [group.contender(side, peer, case) for side, peer in peers.items()]
-    return [contender for contender in found if contender is not None]
+async def _made(group: Group, address: Address, side: str, case: Case, stack: AsyncExitStack) -> Contender:
+    contender = group.contender(side, await group.openers[side](address, stack), case)
+    assert contender is not None, f"{side} could do {case.name} before"
+    return contender

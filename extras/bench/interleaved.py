@@ -1,10 +1,18 @@
-"""Times clients side by side, round by round, once it is shown that they do the same. Knows no client."""
+"""Times clients side by side, round by round, once it is shown that they do the same. Knows no client.
+
+Each round has clients of its own, made and timed in an order drawn for it: where a client lies in memory makes it some
+per cent faster or slower for as long as it lives, and who comes first, or after whom, does too. So this differs from
+round to round, and is in the intervals; the rounds of one client would all be off by the same. Curtsinger and Berger,
+"STABILIZER: Statistically Sound Performance Evaluation" (2013), say how much places matter, and draw them too.
+"""
 
 import gc
 import math
+import random
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Coroutine, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, AsyncIterator, Callable, Coroutine, Dict, List, NamedTuple, Optional, Sequence
 
 from extras.bench.cases import Case, Values
 from extras.bench.counters import Counters
@@ -13,6 +21,9 @@ from extras.bench.rounds import DifferentResults, where
 
 SAMPLE_S = 0.03
 """How long the operations of one sample take together: far above the clocks' steps, short enough for many rounds."""
+
+_WARM_UP_PART = 4
+"""The part of a sample's operations that a new client does before it: the first connect."""
 
 
 class Cost(NamedTuple):
@@ -47,6 +58,23 @@ class Contender(NamedTuple):
     many: Callable[[int], Coroutine[Any, Any, Cost]]
 
 
+Maker = Callable[[AsyncExitStack], Coroutine[Any, Any, Contender]]
+"""Makes one side anew for a case, with a client of its own, which the stack closes."""
+
+
+@asynccontextmanager
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    """Close what is on the stack. An error stays itself; coredis would make a group of it, which nobody expects."""
+    failure: Optional[BaseException] = None
+    async with AsyncExitStack() as stack:
+        try:
+            yield stack
+        except BaseException as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
 @dataclass(frozen=True)
 class Samples:
     """What one side's operations cost in each round, and how many there were in each."""
@@ -77,16 +105,20 @@ class Compared:
 
 
 async def compare(
-    contenders: Dict[Case, List[Contender]], values: Values, rounds: int, teller: Teller
+    makers: Dict[Case, Dict[str, Maker]], values: Values, rounds: int, teller: Teller, draw: random.Random
 ) -> List[Compared]:
-    """Time all cases. Raises :class:`DifferentResults` before anything is timed if a side's results differ."""
+    """Time all cases, each with these sides. ``draw``: what orders and places are drawn from.
+
+    Raises :class:`DifferentResults` before anything is timed if a side's results differ.
+    """
     teller.say("are the results of all clients the same?")
-    for case, sides in contenders.items():
-        await check(case, sides, values)
+    for case, sides in makers.items():
+        async with closing() as stack:
+            await check(case, [await make(stack) for make in sides.values()], values)
     compared = []
-    for case, sides in contenders.items():
+    for case, sides in makers.items():
         teller.begin(f"{case.name}: {rounds} rounds")
-        compared.append(Compared(case, await _measure(case, sides, values, rounds, teller)))
+        compared.append(Compared(case, await _measure(case, sides, values, rounds, teller, draw)))
     return compared
 
 
@@ -117,20 +149,32 @@ def _comparable(reply: Any) -> Any:
 
 
 async def _measure(
-    case: Case, contenders: Sequence[Contender], values: Values, rounds: int, teller: Teller
+    case: Case, makers: Dict[str, Maker], values: Values, rounds: int, teller: Teller, draw: random.Random
 ) -> Dict[str, Samples]:
-    samples = {c.side: Samples(await _calibrated(case, c), []) for c in contenders}
+    samples: Dict[str, Samples] = {}
+    for side, make in makers.items():
+        async with closing() as stack:
+            samples[side] = Samples(await _calibrated(case, await make(stack)), [])
     counters = Counters(values.client)
     own = counters.own()
     for number in range(rounds):
         teller.within(f"{case.name}: round {number + 1} of {rounds}", number / rounds)
-        for contender in contenders if number % 2 == 0 else reversed(contenders):
-            gc.collect()  # what the one before has left
-            measured = samples[contender.side]
-            before = counters.used()
-            cost = await contender.many(measured.operations)
-            measured.costs.append(cost._replace(server_cpu_s=counters.used().since(before).since(own).cpu_s))
+        async with closing() as stack:
+            gc.collect()  # the clients of the round before
+            contenders = [await makers[side](stack) for side in shuffled(list(makers), draw)]
+            for contender in shuffled(contenders, draw):
+                measured = samples[contender.side]
+                gc.collect(1)  # what the one before has left young
+                await contender.many(max(1, measured.operations // case.workers // _WARM_UP_PART) * case.workers)
+                before = counters.used()
+                cost = await contender.many(measured.operations)
+                measured.costs.append(cost._replace(server_cpu_s=counters.used().since(before).since(own).cpu_s))
     return samples
+
+
+def shuffled(sides: Sequence[Any], draw: random.Random) -> List[Any]:
+    """Return sides in an order that is drawn."""
+    return draw.sample(sides, len(sides))
 
 
 async def _calibrated(case: Case, contender: Contender) -> int:

@@ -1,14 +1,8 @@
 """What became slower, or faster, since an older run: ratios to what was measured beside them, outside the noise."""
 
-import json
-from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
-from extras.bench.missing import Missing
 from extras.bench.uncertainty import Interval
-
-FORMAT = 1
-"""Of the JSON; another number means that an older run cannot be read."""
 
 
 class Change(NamedTuple):
@@ -38,17 +32,6 @@ class Comparison(NamedTuple):
     def regressions(self) -> List[Change]:
         """What became slower."""
         return [change for change in self.changes if change.is_regression]
-
-
-def read(path: Path) -> Dict[str, Any]:
-    """Return what ``--json`` has written. Raises :class:`Missing` that names the file and says what is wrong."""
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Missing(f"{str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise Missing(f"{str(path)!r} is not what --json of this version writes; measure again")
-    return data
 
 
 def compare(before: Dict[str, Any], after: Dict[str, Any]) -> Comparison:

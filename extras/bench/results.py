@@ -19,26 +19,24 @@ class Measured:
     samples: Dict[str, Samples]
 
 
-def as_data(
-    measured: Sequence[Measured], flat: Optional[Dict[str, Samples]], header: Dict[str, Any], level: float = LEVEL
-) -> Dict[str, Any]:
+def as_data(measured: Sequence[Measured], flat: Optional[Dict[str, Samples]], header: Dict[str, Any]) -> Dict[str, Any]:
     """Return everything as plain data; units are in the names. ``flat``: ours on a short history, and a long one."""
-    histories = [_history(found, level) for found in measured]
-    return {"header": header, "level": level, "flatness": _flatness(flat, level), "histories": histories}
+    histories = [_history(found) for found in measured]
+    return {"header": header, "level": LEVEL, "flatness": _flatness(flat), "histories": histories}
 
 
-def _flatness(flat: Optional[Dict[str, Samples]], level: float) -> Optional[Dict[str, Any]]:
+def _flatness(flat: Optional[Dict[str, Samples]]) -> Optional[Dict[str, Any]]:
     if flat is None:
         return None
     (short, long), (at_short, at_long) = flat, ([t * 1000 for t in s.times_s["turn"]] for s in flat.values())
     return {
-        "turn_ms": {short: described(at_short, level), long: described(at_long, level)},
-        "times_as_long": ratio(at_long, at_short, level),
+        "turn_ms": {short: described(at_short), long: described(at_long)},
+        "times_as_long": ratio(at_long, at_short),
     }
 
 
-def _history(found: Measured, level: float) -> Dict[str, Any]:
-    stores = {name: _store(samples, level) for name, samples in found.samples.items()}
+def _history(found: Measured) -> Dict[str, Any]:
+    stores = {name: _store(samples) for name, samples in found.samples.items()}
     ours = list(found.samples.values())[-1]
     others = {name: samples for name, samples in found.samples.items() if samples is not ours}
     return {
@@ -48,16 +46,16 @@ def _history(found: Measured, level: float) -> Dict[str, Any]:
         "document_bytes": found.document_bytes,
         "stores": stores,
         "times_as_fast": {
-            case: ratio(other.times_s[case], ours.times_s[case], level) for other in others.values() for case in CASES
+            case: ratio(other.times_s[case], ours.times_s[case]) for other in others.values() for case in CASES
         },
     }
 
 
-def _store(samples: Samples, level: float) -> Dict[str, Any]:
+def _store(samples: Samples) -> Dict[str, Any]:
     data: Dict[str, Any] = {"rounds": len(samples.used)}
     for case, times_s in samples.times_s.items():
         times_ms = [time_s * 1000 for time_s in times_s]
-        data[f"{case}_ms"] = {**described(times_ms, level), "p99": p99(times_ms)}
+        data[f"{case}_ms"] = {**described(times_ms), "p99": p99(times_ms)}
     spent_s = [used.cpu_s for used in samples.used if used.cpu_s is not None]
     data["per_turn"] = {
         "commands": samples.commands,

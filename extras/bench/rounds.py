@@ -1,9 +1,13 @@
-"""Times turns of several stores, round by round, once it is shown that they do the same. Knows no Rasa."""
+"""Times turns of several stores, round by round, once it is shown that they do the same. Knows no Rasa.
+
+Each round has stores of its own, and takes them in an order drawn for it; :mod:`extras.bench.interleaved` says why.
+"""
 
 import gc
+import random
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence
 
 from extras.bench.counters import Counters, Used
 
@@ -12,9 +16,10 @@ CASES = ("retrieve", "save", "turn")
 
 
 class Side(Protocol):
-    """One store, on one conversation."""
+    """One store, on one conversation. ``is_quick``: whether it can do the untimed turns before a timed one itself."""
 
     name: str
+    is_quick: bool
 
     def events(self, number: int = 0) -> List[Any]:
         """Return the events of a turn, as new objects; those of turn 1 come after those of turn 0."""
@@ -51,9 +56,9 @@ class DifferentResults(Exception):
 class Lane(NamedTuple):
     """A store and the document that it is measured on.
 
-    ``primer``: the store that does ``untimed`` turns before the timed one, the same in all lanes that are compared, so
-    that the timed one is one of many, as on a live server: a string that Redis has just copied has no spare room yet,
-    and copying a long one leaves all CPU caches cold.
+    ``primer``: the store that does ``untimed`` turns before the timed one, the same ones in all lanes that are
+    compared, so that the timed one is one of many, as on a live server: a string that Redis has just copied has no
+    spare room yet, and copying a long one leaves all CPU caches cold.
     """
 
     name: str
@@ -120,15 +125,27 @@ def where(expected: Any, found: Any) -> str:
 
 
 async def measure(
-    lanes: Sequence[Lane], counters: Counters, rounds: int, progress: Callable[[float], None]
+    renewed: Callable[[], Awaitable[Sequence[Lane]]],
+    counters: Counters,
+    rounds: int,
+    progress: Callable[[float], None],
+    draw: random.Random,
 ) -> Dict[str, Samples]:
-    """Time a turn in each lane, ``rounds`` times, the document put back before each; who goes first alternates."""
-    samples = {lane.name: Samples() for lane in lanes}
+    """Time a turn in each lane, ``rounds`` times, the document put back before each.
+
+    ``renewed``: returns the lanes, with new stores. ``draw``: what the order of the lanes in a round is drawn from.
+    """
+    samples: Dict[str, Samples] = {}
     own = counters.own()
-    gc.collect()
     for number in range(rounds):
         progress(number / rounds)
-        for lane in lanes if number % 2 == 0 else reversed(lanes):
+        lanes = list(await renewed())
+        samples = samples or {lane.name: Samples() for lane in lanes}
+        gc.collect()  # the stores of the round before
+        draw.shuffle(lanes)
+        for lane in lanes:
+            lane.stored.reset()
+            await lane.side.retrieve()  # connects
             await prime(lane)
             await _turn(lane, counters, own, samples[lane.name])
     return samples

@@ -1,7 +1,9 @@
 """What is measured, in which order, and how often, so that a default run ends within a minute and a half or so."""
 
+import gc
+import random
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from extras.bench import rounds
 from extras.bench.counters import Counters
@@ -56,6 +58,7 @@ class _Run:
         self._counters = Counters(trackers.client)
         self._extent = extent
         self._teller = teller
+        self._draw = random.Random()
 
     async def warm_up(self) -> None:
         """Let both stores connect, and ours load its scripts."""
@@ -67,29 +70,43 @@ class _Run:
         sides, document = self._trackers.sides(shape), self._trackers.document(shape)
         start = time.monotonic()
         commands = await rounds.check(sides, document, self._counters)
+        gc.collect()  # as in each round; where a host is loaded, it takes longer than a turn
         untimed = self._trackers.untimed_turns(shape)
-        lanes = [Lane(side.name, side, document, sides[-1], untimed) for side in sides]
+
+        def lanes() -> List[Lane]:
+            now = self._trackers.sides(shape)
+            return [Lane(one.name, one, document, one if one.is_quick else now[-1], untimed) for one in now]
+
         samples = await self._rounds(str(shape), lanes, time.monotonic() - start)
         for name, names in commands.items():
             samples[name].commands = names
-        await rounds.prime(lanes[0])
+        await rounds.prime(lanes()[0])
         return Measured(shape, len(document.read() or b""), samples)
 
     async def flatness(self) -> ByLane:
         """Measure ours on the shortest and the longest history in turn, so that a machine's moods hit both."""
         self._teller.begin("flatness")
-        lanes = []
-        for shape in (FLAT_FROM, FLAT_TO):
-            ours = self._trackers.sides(shape)[-1]
-            untimed = self._trackers.untimed_turns(shape)
-            lanes.append(Lane(str(shape.events), ours, self._trackers.document(shape), ours, untimed))
+        documents = {shape: self._trackers.document(shape) for shape in (FLAT_FROM, FLAT_TO)}
+
+        def lanes() -> List[Lane]:
+            found = []
+            for shape, document in documents.items():
+                ours = self._trackers.sides(shape)[-1]
+                untimed = self._trackers.untimed_turns(shape)
+                found.append(Lane(str(shape.events), ours, document, ours, untimed))
+            return found
+
         return await self._rounds("flatness", lanes, _FLATNESS_ROUND_S)
 
-    async def _rounds(self, what: str, lanes: List[Lane], round_s: float) -> ByLane:
+    async def _rounds(self, what: str, lanes: Callable[[], List[Lane]], round_s: float) -> ByLane:
         count = min(self._extent.rounds, max(LEAST_ROUNDS, int(self._extent.seconds / round_s)))
         self._teller.say(f"{what}: {count} rounds")
 
         def tell(part: float) -> None:
             self._teller.within(f"{what}: {count} rounds", part)
 
-        return await rounds.measure(lanes, self._counters, count, tell)
+        async def renewed() -> List[Lane]:
+            await self._trackers.renew(self._draw)
+            return lanes()
+
+        return await rounds.measure(renewed, self._counters, count, tell, self._draw)

@@ -12,7 +12,6 @@ from extras.bench.progress import Teller
 from extras.bench.run import Extent
 from extras.bench.run import measure as measure_stores
 from extras.bench.server import running_server
-from extras.bench.uncertainty import LEVEL, for_all
 from extras.silence import quiet_structlog
 
 
@@ -49,7 +48,6 @@ async def _run(host: Any, url: str, extent: Extent, like_server: bool, again: bo
         try:
             header = machine.describe_host(trackers.client.info(), like_server)
             measured, flat = await measure_stores(trackers, extent, teller)
-            level = for_all(LEVEL, len(extent.histories)) if again else LEVEL
-            return results.as_data(measured, flat, header, level)
+            return results.as_data(measured, flat, header)
         finally:
             await trackers.close()

@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import random
 import uuid
-from typing import Any, Dict, List, Optional
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional
 
 import redis
 from rasa.shared.core.domain import Domain
@@ -12,6 +14,7 @@ from rasa.shared.utils.common import all_subclasses
 
 from extras import _rasa
 from extras.bench import shapes
+from extras.bench.interleaved import shuffled
 from extras.bench.shapes import Shape
 from extras.configured import sync_client
 from extras.errors import OptionError
@@ -20,6 +23,8 @@ from extras.trackerstore import ExtraRedisTrackerStore
 
 MOST_STOCK_EVENTS = 20_000
 """Longest conversation that the stock store is measured on: a turn of 100,000 events takes it minutes."""
+
+_STOCK = "stock"
 
 _DOMAIN = {
     "intents": ["greet", "goodbye", "affirm", "deny", "mood_great", "mood_unhappy", "bot_challenge"],
@@ -44,6 +49,7 @@ class TrackerSide:
 
     def __init__(self, name: str, store: Any, sender_id: str, turn: List[Dict[str, Any]]) -> None:
         self.name = name
+        self.is_quick = name != _STOCK
         self._store = store
         self._sender_id = sender_id
         self._turn = turn
@@ -169,23 +175,29 @@ class Trackers:
         known = inspect.signature(_rasa.StockRedisTrackerStore.__init__).parameters
         given = {name: value for name, value in given.items() if name in known and value is not None}
         domain = Domain.from_dict(_DOMAIN)
-        self._stock = _rasa.StockRedisTrackerStore(domain, host=options.url, **given)
-        self._ours = ExtraRedisTrackerStore(domain, options.url, **given)
-        self._again = ExtraRedisTrackerStore(domain, options.url, **given) if again else None
+        stock: Callable[[], Any] = partial(_rasa.StockRedisTrackerStore, domain, host=options.url, **given)
+        ours: Callable[[], Any] = partial(ExtraRedisTrackerStore, domain, options.url, **given)
+        self._makers = {"ours": ours, "ours again": ours} if again else {_STOCK: stock, "ours": ours}
+        self._stores = {name: make() for name, make in self._makers.items()}
+        self._writer = stock()  # of the documents; it never connects
         self._recorded = _recorded_events()
-        self._key: str = self._ours.key_prefix + self._sender_id
+        self._key: str = self._stores["ours"].key_prefix + self._sender_id
         self._keys = {self._key}
+
+    async def renew(self, draw: random.Random) -> None:
+        """Close the stores and make others, in an order that is drawn; ``sides`` has the new ones."""
+        await self._close_stores()
+        for name in shuffled(list(self._makers), draw):
+            self._stores[name] = self._makers[name]()
 
     def sides(self, shape: Shape) -> List[TrackerSide]:
         """Return the stores to measure on a shape: stock, unless that would take minutes, and ours."""
         turn = shapes.next_turn(shape, self._recorded)
-        if self._again is not None:
-            stores = {"ours": self._ours, "ours again": self._again}
-        else:
-            stores = {"stock": self._stock, "ours": self._ours}
-        if shape.events > MOST_STOCK_EVENTS and "stock" in stores:
-            del stores["stock"]
-        return [TrackerSide(name, store, self._sender_id, turn) for name, store in stores.items()]
+        return [
+            TrackerSide(name, self._stores[name], self._sender_id, turn)
+            for name in self._makers
+            if name != _STOCK or shape.events <= MOST_STOCK_EVENTS
+        ]
 
     def untimed_turns(self, shape: Shape) -> int:
         """Return how many turns complete what :meth:`document` returns to a conversation of this shape."""
@@ -193,11 +205,11 @@ class Trackers:
 
     def document(self, shape: Shape) -> Document:
         """Return what precedes those turns, in the bytes in which the stock store of this host writes it."""
-        tracker = self._stock.init_tracker(self._sender_id)
+        tracker = self._writer.init_tracker(self._sender_id)
         events = shapes.conversation(shapes.before_untimed_turns(shape, self._recorded), self._recorded)
         for event in _rasa.rebuild(events):
             tracker.update(event)
-        text = _rasa.serialise(self._stock, tracker).encode()
+        text = _rasa.serialise(self._writer, tracker).encode()
         copy_key = f"{self._key}:{shape.events}:{shape.session}"
         self._keys.add(copy_key)
         return Document(self.client, self._key, copy_key, text)
@@ -207,10 +219,15 @@ class Trackers:
         try:
             self.client.delete(*self._keys)
         finally:
-            for store in filter(None, (self._ours, self._again)):
+            await self._close_stores()
+            self.client.connection_pool.disconnect()
+
+    async def _close_stores(self) -> None:
+        while self._stores:
+            name, store = self._stores.popitem()
+            if name != _STOCK:
                 closed = store.close()
                 if _rasa.IS_ASYNC:
                     await closed
-            for client in (self.client, getattr(self._stock, "red", None)):
-                if client is not None:
-                    client.connection_pool.disconnect()
+            elif hasattr(store, "red"):
+                store.red.connection_pool.disconnect()

@@ -55,7 +55,7 @@ def test_a_run_on_a_server_of_its_own(tmp_path: Path, pid_file: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not runs(pid_file)
-    data = json.loads((tmp_path / "figures.json").read_text())["tracker"]
+    data = json.loads((tmp_path / "figures.json").read_text())["runs"][0]["tracker"]
     assert {"machine", "Python", "Rasa", "redis-py", "hiredis", "server", "extras.fastsock"} <= set(data["header"])
     assert [(found["events"], found["events_per_session"]) for found in data["histories"]] == [
         (17, 60),
@@ -180,7 +180,7 @@ class TestEndpoints:
         assert client.keys("*") == [b"tracker:alice"]
         assert not used & {"info", "monitor", "scan", "keys", "flushdb", "flushall"}
         client.connection_pool.disconnect()
-        samples = json.loads((tmp_path / "out.json").read_text())["endpoints"]["samples"]
+        samples = json.loads((tmp_path / "out.json").read_text())["runs"][0]["endpoints"]["samples"]
         assert list(samples) == ["connect, login and PING", "PING", "retrieve", "save"]
         for found in samples.values():
             assert 0 < found["median"] <= found["p99"]

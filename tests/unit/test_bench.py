@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,7 @@ class FakeSide:
 
     def __init__(self, name: str, document: "FakeDocument", log: List[str]) -> None:
         self.name = name
+        self.is_quick = name != "stock"
         self._document = document
         self._log = log
 
@@ -202,6 +204,7 @@ class Fakes:
 
     def __init__(self, sides: Sequence[rounds.Side], document: FakeDocument, client: "redis.Redis") -> None:
         self.client = client
+        self.renewals = 0
         self._sides = sides
         self._document = document
 
@@ -210,6 +213,9 @@ class Fakes:
 
     def Trackers(self, options: Options, again: bool) -> "Fakes":
         return self
+
+    async def renew(self, draw: random.Random) -> None:
+        self.renewals += 1
 
     def sides(self, shape: Shape) -> Sequence[rounds.Side]:
         return self._sides
@@ -237,13 +243,21 @@ class TestRounds:
         self.check(raw)
         self.log.clear()
         told: List[float] = []
-        lanes = [rounds.Lane(side.name, side, self.document, self.sides[1], 2) for side in self.sides]
-        samples = asyncio.run(rounds.measure(lanes, Counters(raw), 3, told.append))
-        order = ["stock", "ours", "ours", "stock", "stock", "ours"]
+        made: List[List[rounds.Side]] = []
+
+        async def renewed() -> List[rounds.Lane]:
+            made.append([FakeSide(name, self.document, self.log) for name in ("stock", "ours")])
+            return [rounds.Lane(side.name, side, self.document, made[-1][1], 2) for side in made[-1]]
+
+        samples = asyncio.run(rounds.measure(renewed, Counters(raw), 3, told.append, random.Random(7)))
+        assert len(made) == 3
+        orders = [["stock", "ours"], ["ours", "stock"], ["stock", "ours"]]  # as drawn
         assert self.log == [
             line
+            for order in orders
             for name in order
             for line in (
+                f"{name} retrieves [1, 2, 3]",
                 "ours retrieves [1, 2, 3]",
                 "ours retrieves [1, 2, 3, 4]",
                 f"{name} retrieves [1, 2, 3, 4, 5]",
@@ -298,15 +312,17 @@ class TestRounds:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(tracker, "load", lambda like_server: Fakes(self.sides, self.document, raw))
+        fakes = Fakes(self.sides, self.document, raw)
+        monkeypatch.setattr(tracker, "load", lambda like_server: fakes)
         out = tmp_path / "out.json"
         arguments = ["--tracker", "--url", "redis://localhost", "--history", "17,100,100000", "--rounds", "2"]
         assert command.main([*arguments, "--json", str(out)]) == 0
         printed = capsys.readouterr()
         assert "17 in one session: 2 rounds" in printed.err
         assert "flatness: 2 rounds" in printed.err
+        assert fakes.renewals == 4 * 2
         assert "17 in one session" in printed.out
-        data = json.loads(out.read_text())["tracker"]
+        data = json.loads(out.read_text())["runs"][0]["tracker"]
         assert data["flatness"]["times_as_long"]["median"] > 0
         history = data["histories"][0]
         assert history["stores"]["ours"]["rounds"] == 2

@@ -1,183 +1,34 @@
 """What the benchmark says of its samples: intervals that hold, changes outside the noise, pictures, tables."""
 
-import json
-import random
 import re
 import shutil
-import statistics
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import List
 
 import pytest
+from bench_runs import clients, run, trackers
 
 from extras import fastsock
 from extras.bench import __main__ as command
-from extras.bench import chart, groups, headline, instructions, markdown, plot, regression, results, selfcheck, tracker
-from extras.bench.comparison import as_data
-from extras.bench.counters import Used
-from extras.bench.interleaved import Compared, Cost, Samples
+from extras.bench import (
+    chart,
+    groups,
+    headline,
+    instructions,
+    markdown,
+    plot,
+    recorded,
+)
 from extras.bench.missing import Missing
 from extras.bench.peers import BASELINE
 from extras.bench.progress import Progress
-from extras.bench.results import Measured
-from extras.bench.rounds import CASES
-from extras.bench.rounds import Samples as TurnSamples
-from extras.bench.shapes import Shape
-from extras.bench.uncertainty import Interval, for_all, interval, outliers
-
-
-def clients(factor: float = 2.0, noise: float = 0.02, seed: int = 1, other: str = "FastRedis") -> Dict[str, Any]:
-    """Return a run in which a client is so many times as fast as redis-py."""
-    draw = random.Random(seed)
-
-    def samples(wall_s: float) -> Samples:
-        return Samples(1, [Cost(wall_s * draw.gauss(1, noise), wall_s / 2, wall_s / 4) for _ in range(15)])
-
-    compared = [
-        Compared(case, {BASELINE: samples(1e-4), other: samples(1e-4 / factor)})
-        for case in groups.Extent(15, True).cases("wire")
-    ]
-    return as_data("blocking clients", {"Python": "3"}, {"coredis": "not there"}, compared)
-
-
-def trackers() -> Dict[str, Any]:
-    def samples(turn_s: float) -> TurnSamples:
-        times = [turn_s * (1 + number / 100) for number in range(9)]
-        return TurnSamples(dict.fromkeys(CASES, times), [0.1] * 9, [Used(700, 300, 0.2)] * 9, ["GET", "SET"])
-
-    found = [
-        Measured(Shape(17), 5000, {"stock": samples(0.002), "ours": samples(0.0005)}),
-        Measured(Shape(1000), 300_000, {"stock": samples(0.2), "ours": samples(0.0005)}),
-        Measured(Shape(100_000), 30_000_000, {"ours": samples(0.0006)}),
-    ]
-    return results.as_data(found, None, {"Rasa": "3.6"})
-
-
-def run() -> Dict[str, Any]:
-    return {"format": regression.FORMAT, "tracker": trackers(), "wire": clients()}
 
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Path:
     path = tmp_path / "measured.json"
-    path.write_text(json.dumps(run()))
+    recorded.write(path, [run()])
     return path
-
-
-class TestIntervals:
-    def test_they_hold_the_true_median_as_often_as_they_say(self) -> None:
-        draw = random.Random(7)
-        within = [interval([draw.lognormvariate(0, 0.1) for _ in range(15)]).holds(1.0) for _ in range(200)]
-        assert 0.88 <= statistics.mean(within) <= 0.99
-
-    def test_same_samples_have_the_same_interval(self) -> None:
-        values = [random.Random(3).random() for _ in range(9)]
-        assert interval(values) == interval(values)
-
-    def test_more_confidence_is_a_wider_interval(self) -> None:
-        values = [float(number) for number in range(31)]
-        wide, narrow = interval(values, 0.999), interval(values, 0.5)
-        assert wide.low < narrow.low < 15 < narrow.high < wide.high
-
-    def test_single_sample(self) -> None:
-        assert interval([4.0]) == Interval(4.0, 4.0)
-
-    def test_all_of_several_intervals_hold_together(self) -> None:
-        assert for_all(0.95, 10) == pytest.approx(0.995)
-        assert for_all(0.95, 0) == pytest.approx(0.95)
-
-    @pytest.mark.parametrize(
-        ("values", "far"), [([1, 2, 3, 4, 5], []), ([1, 2, 3, 4, 50], [50]), ([-90, 1, 1, 1, 1], [-90]), ([1, 99], [])]
-    )
-    def test_far_values_are_reported(self, values: List[float], far: List[float]) -> None:
-        assert outliers(values) == far
-
-
-class TestSelfcheck:
-    def test_equals_do_not_differ(self) -> None:
-        found = [selfcheck.differences({"wire": clients(1.0, seed=seed)}) for seed in range(20)]
-        assert sum(map(bool, found)) <= 8  # of intervals of 95 % each, four at a time
-
-    def test_what_differs_is_named(self) -> None:
-        data = {"wire": clients(1.2, other=f"{BASELINE} again")}
-        assert len(selfcheck.differences(data)) == 4, data
-        said = selfcheck.as_text(data)
-        assert said.startswith("selfcheck: FAILED")
-        assert "redis-py again, GET 100 B: 1." in said
-
-    def test_turns_are_compared_too(self) -> None:
-        assert [said.split(":")[0] for said in selfcheck.differences({"tracker": trackers()})] == [
-            "a turn, 17 in one session",
-            "a turn, 1,000 in sessions of 60",
-        ]
-
-    @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (2.0, 4)])
-    def test_command_fails_if_it_finds_a_difference(
-        self, factor: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        asked: List[bool] = []
-
-        def measure(name: str, url: Any, pin: Any, extent: Any, again: bool, teller: Any) -> Dict[str, Any]:
-            asked.append(again)
-            return clients(factor, noise=0.0 if factor == 1 else 0.01)
-
-        monkeypatch.setattr(groups, "measure", measure)
-        assert command.main(["--wire", "--selfcheck"]) == code
-        assert asked == [True]
-        assert ("no difference in 4 comparisons" in capsys.readouterr().out) is (code == 0)
-
-    @pytest.mark.parametrize("groups_named", [[], ["--wire"]])
-    def test_rounds_are_enough_for_its_intervals(
-        self, groups_named: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """A median is beyond all of ``n`` samples once in ``2 ** (n - 1)`` times: few have no interval wide enough."""
-        asked: List[int] = []
-
-        def measure(name: str, url: Any, pin: Any, extent: groups.Extent, again: bool, teller: Any) -> Dict[str, Any]:
-            asked.append(extent.rounds)
-            return clients(1.0, noise=0.0)
-
-        monkeypatch.setattr(groups, "measure", measure)
-        monkeypatch.setattr(tracker, "measure", lambda *args: trackers())
-        command.main([*groups_named, "--selfcheck"])
-        comparisons = sum(len(groups.Extent(1, True).cases(name)) for name in ("wire", "async"))
-        assert asked
-        assert all(2 ** (1 - rounds) < 1 - for_all(0.95, comparisons) for rounds in asked)
-
-
-class TestRegression:
-    def test_noise_is_no_change(self) -> None:
-        before, after = ({"wire": clients(2.0, seed=seed)} for seed in (1, 2))
-        found = regression.compare(before, after)
-        assert found.compared == 4
-        assert found.regressions == []
-
-    def test_slower_and_faster_are_told_apart(self) -> None:
-        before = {"wire": clients(2.0), "tracker": trackers()}
-        found = regression.compare(before, {"wire": clients(1.5)})
-        assert [change.is_regression for change in found.changes] == [True] * 4
-        assert len(found.missing) == 6
-        assert regression.compare({"wire": clients(1.5)}, before).regressions == []
-        said = regression.as_text(found)
-        assert "4 ratios, 4 slower, 0 faster" in said
-        assert "slower: wire, GET 100 B, FastRedis: " in said
-        assert "in one run only: tracker, 1,000 in sessions of 60, retrieve" in said
-
-    @pytest.mark.parametrize(("factor", "code"), [(2.0, 0), (1.0, 3), (4.0, 0)])
-    def test_command_says_so_by_its_exit_code(
-        self, factor: float, code: int, tmp_path: Path, measured: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        now = tmp_path / "now.json"
-        now.write_text(json.dumps({**run(), "wire": clients(factor, seed=9)}))
-        assert command.main(["--from", str(now), "--compare", str(measured)]) == code
-        assert "compared with the older run: 10 ratios" in capsys.readouterr().out
-
-    @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 0}'])
-    def test_another_file_is_refused(self, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = tmp_path / "other.json"
-        path.write_text(text)
-        assert command.main(["--from", str(path)]) == 2
-        assert repr(str(path)) in capsys.readouterr().err
 
 
 class TestShown:
@@ -266,7 +117,6 @@ class TestPlot:
     [
         ["--from", "a", "--endpoints", "b"],
         ["--from", "a", "--all"],
-        ["--from", "a", "--wire"],
         ["--endpoints", "a", "--tracker"],
         ["--instructions", "--tracker"],
         ["--instructions", "--selfcheck"],

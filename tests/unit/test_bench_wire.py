@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from extras import _redis
 from extras.bench import __main__ as command
 from extras.bench import async_wire, cases, comparison, floor, groups, interleaved, pinning, wire
 from extras.bench.cases import Case, Values
-from extras.bench.interleaved import Compared, Contender, Cost, Samples
+from extras.bench.interleaved import Compared, Contender, Cost, Maker, Samples
 from extras.bench.loop import run_on_asyncio, run_on_fastest
 from extras.bench.missing import Missing
 from extras.bench.peers import BASELINE, OURS, Address, open_all
@@ -189,8 +190,8 @@ class TestRun:
         info: Any = raw.info("keyspace")
         assert list(info) == ["db0"]
         printed = capsys.readouterr()
-        data = json.loads(out.read_text())
-        assert list(data) == ["format", name]
+        (data,) = json.loads(out.read_text())["runs"]
+        assert list(data) == [name]
         data = data[name]
         assert data["header"]["pinning"].startswith("none")
         present = OPENERS[name].keys() - data["skipped"].keys()
@@ -325,26 +326,47 @@ class TestInterleaved:
         with pytest.raises(DifferentResults, match="SET, key: one and other differ: b'abc' and None"):
             asyncio.run(interleaved.check(case, [honest, lying("other", True)], Values(raw, [case])))
 
-    def test_who_goes_first_alternates_and_samples_are_long_enough(
+    def test_each_round_has_clients_of_its_own_in_any_order_and_samples_are_long_enough(
         self, raw: "redis.Redis", little_garbage: None
     ) -> None:
-        log: List[Tuple[str, int]] = []
+        log: List[Tuple[str, str, int]] = []
 
-        def logged(side: str) -> Contender:
-            async def many(operations: int) -> Cost:
-                log.append((side, operations))
-                return Cost(operations * 0.001, operations * 0.0005)
+        def logged(side: str) -> Maker:
+            async def make(stack: AsyncExitStack) -> Contender:
+                is_open = [True]
 
-            return lying(side, b"abc")._replace(many=many)
+                async def many(operations: int) -> Cost:
+                    assert is_open
+                    log.append((side, "does", operations))
+                    return Cost(operations * 0.001, operations * 0.0005)
+
+                log.append((side, "made", 0))
+                stack.callback(is_open.clear)
+                return lying(side, b"abc")._replace(many=many)
+
+            return make
 
         case = Case("GET", "get", "key", 3, workers=4)
-        sides = {case: [logged("one"), logged("other")]}
-        (compared,) = asyncio.run(interleaved.compare(sides, Values(raw, [case]), 3, Progress(1)))
+        sides = {case: {side: logged(side) for side in ("one", "other")}}
+        rounds = 40
+        (compared,) = asyncio.run(
+            interleaved.compare(sides, Values(raw, [case]), rounds, Progress(1), random.Random(1))
+        )
         samples = compared.samples["other"]
         assert samples.operations == 32
-        assert [side for side, _ in log[-6:]] == ["one", "other", "other", "one", "one", "other"]
-        assert samples.wall_us() == pytest.approx([1000] * 3)
-        assert samples.cpu_us() == pytest.approx([500] * 3)
+        assert samples.wall_us() == pytest.approx([1000] * rounds)
+        assert samples.cpu_us() == pytest.approx([500] * rounds)
+        made_first, timed_first = [], []
+        for start in range(len(log) - 6 * rounds, len(log), 6):
+            made, done = log[start : start + 2], log[start + 2 : start + 6]
+            assert sorted(made) == [("one", "made", 0), ("other", "made", 0)]
+            assert [(what, operations) for _, what, operations in done] == [("does", 8), ("does", 32)] * 2
+            assert [side for side, *_ in done] in (["one", "one", "other", "other"], ["other", "other", "one", "one"])
+            made_first.append(made[0][0])
+            timed_first.append(done[0][0])
+        for first in (made_first, timed_first):
+            assert 10 < first.count("one") < 30
+        assert made_first != timed_first
 
 
 def test_data_has_medians_spread_and_the_median_of_the_rounds_ratios() -> None:
@@ -387,9 +409,9 @@ def test_c_client_does_the_same(raw: "redis.Redis", server: RedisServer) -> None
         pytest.skip(str(missing))
 
 
-def test_c_client_that_ends_says_why(tmp_path: Path) -> None:
+def test_c_client_that_ends_says_why() -> None:
     try:
-        program = floor.build(tmp_path)
+        program = floor.build()
     except Missing as missing:
         pytest.skip(str(missing))
     client = floor.Floor(program, Address("127.0.0.1", 1, 0))

@@ -8,11 +8,12 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, List
 
-from extras.bench import markdown, regression
+from extras.bench import markdown, recorded
 from extras.options import TABLE, default_of
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DOCS = README.parent / "docs"
+FIGURES = DOCS / "benchmark.json"
 
 
 def options_table() -> str:
@@ -70,15 +71,17 @@ def test_the_matrix_has_no_empty_cell() -> None:
 def test_the_pages_have_the_tables_of_the_benchmarks_figures() -> None:
     places = {"tracker": DOCS / "benchmark.md", "wire": DOCS / "benchmark.md", "async": DOCS / "benchmark.md"}
     places["faults"] = README  # from where docs/failures.md has it
-    found = set()
-    for path in sorted(DOCS.glob("benchmark*.json")):
-        for name, table in markdown.tables(regression.read(path)).items():
-            found.add(name)
-            assert table in places[name].read_text(encoding="utf-8"), (
-                f"{places[name].name}'s table of {name} differs from {path.name}; replace it by that of "
-                f"`python -m extras.bench --from {path.name} --markdown`"
-            )
-    assert found == set(places)
+    tables = markdown.tables(recorded.as_one(recorded.read(FIGURES)))
+    assert tables.keys() == places.keys()
+    for name, table in tables.items():
+        assert table in places[name].read_text(encoding="utf-8"), (
+            f"{places[name].name}'s table of {name} differs from {FIGURES.name}; replace it by that of "
+            f"`python -m extras.bench --from docs/{FIGURES.name} --markdown`"
+        )
+
+
+def test_all_figures_are_in_one_file() -> None:
+    assert [path.name for path in DOCS.rglob("benchmark*.json")] == [FIGURES.name]
 
 
 def test_what_the_readme_shows_of_the_figures_are_rows_of_their_page() -> None:
