@@ -290,7 +290,7 @@ if HAS_ASYNCIO:
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
-                await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # it may be half connected
+                await self.disconnect(nowait=True)  # it may be half connected
                 raise
 
         def detach(self) -> asyncio.StreamWriter:

@@ -42,9 +42,9 @@ def _rank(count: int, level: float) -> int:
 
     The number of values below it is that of heads of as many coins. 0 if even that of none is too likely.
     """
-    chance, rank = 0.5**count, 0
+    chance, rank = 1 / 2**count, 0
     while rank < count // 2:
-        following = chance + math.comb(count, rank + 1) * 0.5**count
+        following = chance + math.comb(count, rank + 1) / 2**count
         if following > (1 - level) / 2:
             break
         chance, rank = following, rank + 1

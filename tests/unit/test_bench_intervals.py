@@ -13,7 +13,7 @@ import pytest
 from bench_runs import clients, trackers
 
 from extras.bench import __main__ as command
-from extras.bench import groups, interleaved, selfcheck, tracker
+from extras.bench import groups, interleaved, selfcheck, tracker, uncertainty
 from extras.bench.cases import Case, Values
 from extras.bench.comparison import as_data
 from extras.bench.interleaved import Contender, Cost, Maker
@@ -43,6 +43,9 @@ class TestIntervals:
     def test_same_samples_have_the_same_interval(self) -> None:
         values = [random.Random(3).random() for _ in range(9)]
         assert interval(values) == interval(values)
+
+    def test_of_thousands_of_samples(self) -> None:
+        assert uncertainty._rank(2_000, 0.95) == pytest.approx(1_000 - 1.96 * 2_000**0.5 / 2, abs=2)
 
     def test_more_confidence_is_a_wider_interval(self) -> None:
         values = [float(number) for number in range(31)]
