@@ -8,7 +8,11 @@ from extras.bench.missing import Missing
 
 FORMATS = (".svg", ".png")
 
-_COLOURS = {"ours": "#0b6e4f", "stock": "#b23a48", "redis-py": "#b23a48", "AsyncFastRedis": "#0b6e4f"}
+_COLOURS = {
+    **{"ours": "#0b6e4f", "stock": "#b23a48", "redis-py": "#b23a48", "AsyncFastRedis": "#0b6e4f"},
+    **{"redis-py, no hiredis": "#cc79a7", "AsyncFastConnection": "#e69f00"},
+    **{"coredis": "#56b4e9", "valkey-glide": "#555555"},
+}
 """Ours, and what it is compared with, look the same in all panels; colours that the colour-blind tell apart too."""
 
 Panel = Tuple[str, Callable[[Any], None]]
