@@ -3,7 +3,6 @@
 Bounds of time are wider than those of ``python -m extras.bench --faults`` itself, by what a busy machine may take.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 from the_host import IS_PRO
 
-from extras.bench import faults_namespace, faults_stores
+from extras.bench import faults_namespace, faults_stores, recorded
 from extras.bench.faults import FAULTS
 
 BUSY_CALL_S = 2.5
@@ -60,7 +59,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             printed, said = processes[name].communicate(timeout=300)
             file = folder / f"{name}.json"
             assert file.exists(), said
-            return processes[name].returncode, printed, json.loads(file.read_text())
+            return processes[name].returncode, printed, recorded.as_one(recorded.read(file))
 
         yield wait
 
