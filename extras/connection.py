@@ -216,6 +216,13 @@ if HAS_ASYNCIO:
     _STREAM_BYTES = 1024 * 1024
     """Of twice as much that was received and not read asyncio's streams stop reading; by default of an eighth."""
 
+    def _unsent_bytes(transport: Any) -> int:
+        try:
+            unsent: int = transport.get_write_buffer_size()
+        except AttributeError:  # TLS's before Python 3.11, of a connection that is lost: what is read next says why
+            return 0
+        return unsent
+
     class _Careful(Packing):
         """Never takes a closed connection for an open one, nor one caller's reply for another's.
 
@@ -274,7 +281,7 @@ if HAS_ASYNCIO:
                             if isinstance(error, OSError):
                                 raise not_written(error) from error
                             raise
-                        if transport.get_write_buffer_size() <= _UNSENT_BYTES:
+                        if _unsent_bytes(transport) <= _UNSENT_BYTES:
                             return  # with nothing to wait for redis-py would wait for it, with a timer
                         command = []
             try:

@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import redis
 
@@ -187,6 +187,7 @@ class RedisCluster(Servers):
         ports = list(self.servers)
         until("the cluster is up", lambda: all(self.is_up(port) for port in ports))
         until("all agree", lambda: len({str(self.owners(port)) for port in ports}) == 1)
+        until("all have heard of the last moves", lambda: len({self._epochs(port) for port in ports}) == 1)
         until("replication", lambda: all(self.role(port) == "master" or self.has_link(port) for port in ports))
         until("replicas are known", lambda: all(len(entry) >= 4 for port in ports for entry in self._slots(port)))
 
@@ -200,6 +201,11 @@ class RedisCluster(Servers):
     def nodes(self, port: int) -> List[str]:
         """Return the lines of ``CLUSTER NODES`` of nodes that have shaken hands."""
         return [line for line in self._said(port, "CLUSTER", "NODES").splitlines() if "handshake" not in line]
+
+    def _epochs(self, port: int) -> FrozenSet[Tuple[str, ...]]:
+        """Return the configuration epoch of each master: until all know it, what is older may still be believed."""
+        lines = (line.split() for line in self.nodes(port))
+        return frozenset((fields[0], fields[6]) for fields in lines if "master" in fields[2])
 
     def _said(self, port: int, *command: str) -> str:
         return str(self.at(port).execute_command(*command).decode())
