@@ -7,6 +7,7 @@ so the oldest waiting slot is whose reply comes next; that of a cancelled task k
 """
 
 import asyncio
+import socket
 from collections import deque
 from time import monotonic
 from typing import Any, Deque, List, Optional, Set
@@ -23,9 +24,25 @@ from extras.budget import ClosedError
 _BUFFER_BYTES = 65536
 _UNSENT_BYTES = 65536
 """What may be collected for one write; asyncio's transports have the same high-water mark."""
+_GATHERS = hasattr(socket.socket, "sendmsg")
+_GATHERED = 16
+"""Most pieces of one sendmsg(2): as many as any system takes (POSIX, _XOPEN_IOV_MAX)."""
 _LAST_LOOK_S = 0.05
 _NOTHING = object()
 _PushNotification = getattr(hiredis, "PushNotification", None)
+
+
+def _joined(pieces: List[bytes]) -> List[bytes]:
+    """Return the same bytes in fewer pieces: what is large is to be sent from where it is."""
+    joined: List[bytes] = []
+    small: List[bytes] = []
+    for piece in pieces:
+        if len(piece) > _UNSENT_BYTES:
+            joined += [b"".join(small), piece] if small else [piece]
+            small = []
+        else:
+            small.append(piece)
+    return [*joined, b"".join(small)] if small else joined
 
 
 class _Batch:
@@ -143,20 +160,23 @@ class Replies(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     def _send(self, pieces: List[bytes]) -> None:
-        if len(pieces) == 1:
-            self._transport.write(pieces[0])
-            return
-        small: List[bytes] = []
-        for piece in pieces:
-            if len(piece) > _UNSENT_BYTES:  # to be sent from where it is
-                if small:
-                    self._transport.write(b"".join(small))
-                    small = []
-                self._transport.write(piece)
-            else:
-                small.append(piece)
-        if small:
-            self._transport.write(b"".join(small))
+        left = _joined(pieces)
+        if len(left) > 1 and _GATHERS and self._sock is not None and self._transport.get_write_buffer_size() == 0:
+            left = self._sent_together(left)
+        for piece in left:
+            self._transport.write(piece)
+
+    def _sent_together(self, pieces: List[Any]) -> List[Any]:
+        """Send as much as goes out at once, so that no server wakes up for the head of a value; return what is left."""
+        try:
+            sent = self._sock.sendmsg(pieces[:_GATHERED])
+        except OSError:
+            return pieces  # it is the transport's to wait, or to fail
+        for at, piece in enumerate(pieces):
+            if sent < len(piece):
+                return [memoryview(piece)[sent:], *pieces[at + 1 :]]
+            sent -= len(piece)
+        return []
 
     def buffer_updated(self, nbytes: int) -> None:
         self._silent_since = monotonic()

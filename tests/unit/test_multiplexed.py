@@ -164,6 +164,39 @@ class TestMultiplexed:
 
         run_on(loop_class, work)
 
+    @pytest.mark.skipif(not hasattr(socket.socket, "sendmsg"), reason="there is no sendmsg here")
+    @pytest.mark.parametrize("taken", [0, 1, 32, 33, 70_000, 100_032, 100_033, 1_000_000])
+    def test_a_large_value_goes_with_its_head_and_the_transport_sends_the_rest(
+        self, loop_class: Any, taken: int, real: Any
+    ) -> None:
+        value = b"0123456789" * 10_000
+        packed = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$100000\r\n%b\r\n" % value
+
+        class Sparing:
+            def __init__(self, sock: Any) -> None:
+                self.sock = sock
+                self.asked: List[bytes] = []
+
+            def sendmsg(self, pieces: List[bytes]) -> int:
+                self.asked.append(b"".join(pieces))
+                if not taken:
+                    raise BlockingIOError
+                return int(self.sock.send(self.asked[-1][:taken]))
+
+        async def work() -> None:
+            async with connected_to(**real("tcp")) as client:
+                assert await client.execute("ECHO", "first") == b"first"
+                replies: Any = client._replies
+                real_one, replies._sock = replies._sock, Sparing(replies._sock)
+                setting = asyncio.ensure_future(client.execute("SET", "key", value))
+                await asyncio.sleep(0)
+                sparing, replies._sock = replies._sock, real_one
+                assert await setting == b"OK"
+                assert sparing.asked == [packed]
+                assert await client.execute("GET", "key") == value
+
+        run_on(loop_class, work)
+
     def test_replies_and_errors_of_every_kind(self, loop_class: Any, real: Any) -> None:
         nested = "return {1, {'two', {'', {}, {{{3}}}}}, false}"
 
