@@ -187,7 +187,8 @@ class TestMultiplexed:
             async with connected_to(**real("tcp")) as client:
                 assert await client.execute("ECHO", "first") == b"first"
                 replies: Any = client._replies
-                real_one, replies._sock = replies._sock, Sparing(replies._sock)
+                own: Any = client.connection
+                real_one, replies._sock = replies._sock, Sparing(own._own_socket)
                 setting = asyncio.ensure_future(client.execute("SET", "key", value))
                 await asyncio.sleep(0)
                 sparing, replies._sock = replies._sock, real_one
