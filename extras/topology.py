@@ -7,10 +7,10 @@ Nothing here does I/O: :meth:`Topology.discovery` yields questions, which :mod:`
 import time
 from typing import Any, Generator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from extras.budget import UnsettledError, is_distrusted
-from extras.failures import says
+from extras.failures import stops_reads
 from extras.layout import Address
 from extras.slots import MOST_REDIRECTS, Detour, Next, Route, Scans, next_attempt, place_in
 
@@ -83,27 +83,23 @@ class Topology:
     def discovery(self) -> Discovery:
         """Find out where commands go, asking one server after the other.
 
-        Raises :class:`~extras.budget.UnsettledError` where nobody knows, or answers, and what a server says to it that
-        asking again does not mend, such as that the user may not ask.
+        Raises :class:`~extras.budget.UnsettledError` where nobody knows, or answers. Where no server lets itself be
+        asked: what one says to it that asking again does not mend, such as that the password is wrong.
         """
         failures: List[Tuple[Address, Exception]] = []
         for address in self._in_order():
             try:
                 reply = yield Question(address, self._question())
                 self._take(reply, address)
-            except AuthenticationError:
-                raise
             except RedisError as error:
-                if says(error, {"WRONGPASS": "", "NOAUTH": ""}):  # no class of its own before redis-py 4
-                    raise
                 failures.append((address, error))
                 self._failed(address)
             else:
                 self._found()
                 return
         refused = next((failure for _, failure in failures if _is_refusal(failure)), None)
-        if refused is not None:  # its context would be what is handled now
-            raise refused from refused.__cause__ or refused.__context__
+        if refused is not None and not any(isinstance(failure, UnsettledError) for _, failure in failures):
+            raise refused from refused.__cause__ or refused.__context__  # its context would be what is handled now
         said = "; ".join(f"{host}:{port}: {error}" for (host, port), error in failures)
         raise UnsettledError(f"{self._nobody()} ({said})") from failures[-1][1]
 
@@ -151,7 +147,7 @@ class Topology:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return is_distrusted(error) or next_attempt(error) is Next.NONE
+    return is_distrusted(error) or not stops_reads(error)
 
 
 def carried_out(topology: Topology, *commands: Sequence[Any]) -> Generator[Optional[Sending], Any, List[Any]]:

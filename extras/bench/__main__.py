@@ -263,6 +263,8 @@ def _measured(arguments: argparse.Namespace) -> Tuple[List[recorded.Run], Dict[s
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, progress.stop))
+        stack.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
+        sys.unraisablehook = progress.unraisable
         stack.callback(progress.end)
         stack.enter_context(quiet())
         for name, (_, measure) in measurements.items():

@@ -35,6 +35,14 @@ class Progress:
         self._exit_code = 128 + signal_number
         raise SystemExit(self._exit_code)
 
+    def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
+        """Tell of an exception that Python drops, as a ``sys.unraisablehook``, but not of :meth:`stop`'s.
+
+        Which a signal in the midst of a destructor or a weak reference's callback raises; the next step raises another.
+        """
+        if not (self._exit_code and what.exc_type is SystemExit):
+            sys.__unraisablehook__(what)
+
     def say(self, what: str) -> None:
         """Show what is being done between steps."""
         self._show(what, self._begun, True)
@@ -49,7 +57,7 @@ class Progress:
         self._show(what, self._begun - 1 + part, False)
 
     def _show(self, what: str, done: float, important: bool) -> None:
-        if self._exit_code:  # redis-py can swallow the cancellation that asyncio makes of the signal
+        if self._exit_code:  # dropped by Python, or as the cancellation that asyncio makes of it by redis-py
             raise SystemExit(self._exit_code)
         passed = f"{time.monotonic() - self._start:4.0f} s"
         if self._changes:

@@ -1,9 +1,11 @@
 """Each server of a cluster, or behind Sentinels, as a single one is looked at; findings name it."""
 
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import Any, Callable, List
 
 from extras._redis import RedisError
+from extras.budget import UnsettledError
 from extras.cli.checks_acl import OF_CLUSTERS, OF_SENTINELS
 from extras.cli.checks_options import Target
 from extras.cli.checks_server import check_login, check_server
@@ -11,6 +13,9 @@ from extras.cli.findings import FAILED, WARNING, Check, Finding, failed, first_l
 from extras.layout import CLUSTER, Address
 
 SLOTS = 16_384
+_SETTLES_S = 3.0
+"""For so long nobody may know where conversations are: another master takes over, or a busy one is thought lost."""
+_PAUSE_S = 0.25
 
 
 def check_seeds(target: Target, is_reached: Callable[[Target], "Check[bool]"]) -> Check[bool]:
@@ -60,8 +65,16 @@ def check_servers(client: Any, target: Target) -> Check[bool]:
 
 
 def _masters(client: Any, target: Target) -> Check[List[Address]]:
+    deadline = monotonic() + _SETTLES_S
     try:
-        masters: List[Address] = client.masters()
+        while True:
+            try:
+                masters: List[Address] = client.masters()
+                break
+            except UnsettledError:  # the store asks again, too
+                if monotonic() > deadline:
+                    raise
+                sleep(_PAUSE_S)
     except RedisError as error:
         if "permission" not in str(error).lower():
             raise

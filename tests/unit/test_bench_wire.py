@@ -283,6 +283,32 @@ class TestRun:
         client.connection_pool.disconnect()
 
 
+class _StoppedWhileDropped:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_stop_that_python_drops_is_made_at_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: "pytest.CaptureFixture[str]"
+) -> None:
+    reached = []
+
+    def measure(*arguments: Any) -> None:
+        _StoppedWhileDropped()
+        reached.append("behind the destructor")
+        arguments[-1].within("a case", 0.5)
+        reached.append("behind the step")
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr(groups, "measure", measure)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--wire"])
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert reached == ["behind the destructor"]
+    assert "SystemExit" not in capsys.readouterr().err
+    assert sys.unraisablehook is hook
+
+
 ONE = Case("GET", "get", "key", 3)
 
 

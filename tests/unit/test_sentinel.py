@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -216,6 +217,28 @@ def test_the_doctor_looks_at_the_rights_at_every_sentinel(
     assert ("warning", f"{HOST}:{refusing}: 'asker' may not SENTINEL MASTERS") in found
     assert any(level == "warning" and text.startswith(f"{HOST}:{wrong}: ") for level, text in found)
     assert [level for level, _ in found] == ["warning", "warning", "ok"]
+
+
+def test_the_doctor_waits_until_a_master_is_known(
+    watched: Watched, tmp_path: Path, capsys: "pytest.CaptureFixture[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def monitor() -> None:
+        for port in watched.sentinels:
+            client = watched.at(port)
+            client.execute_command("SENTINEL", "MONITOR", "late", HOST, watched.master(), 2)
+            client.execute_command("SENTINEL", "SET", "late", "auth-pass", PASSWORD)
+
+    monkeypatch.chdir(tmp_path)  # the sources' extras/ would hide what is installed
+    kind = "extras.trackerstore.ExtraRedisTrackerStore"
+    store = {"type": kind, **given(watched, sentinel_service="late")}
+    tools = Tools(tmp_path, {"tracker_store": store}, list, capsys, [PASSWORD, OF_SENTINELS])
+    soon = threading.Timer(0.7, monitor)
+    soon.start()
+    findings = tools.doctor()
+    soon.join()
+    for port in watched.sentinels:
+        watched.at(port).execute_command("SENTINEL", "REMOVE", "late")
+    assert ("layout", "ok") in [(finding["title"], finding["level"]) for finding in findings]
 
 
 def test_sentinels_that_do_not_know_the_master(watched: Watched) -> None:

@@ -199,6 +199,38 @@ class TestSteps:
         assert sorted(asked[:2]) == [B, C]
         assert asked[2:] == [A]
 
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            redis.AuthenticationError("invalid username-password pair or user is disabled."),
+            redis.ResponseError("NOPERM this user has no permissions to run the 'cluster' command"),
+            redis.ResponseError("WRONGPASS invalid username-password pair"),  # redis-py 3.5
+        ],
+        ids=["password", "rights", "password, to redis-py 3.5"],
+    )
+    def test_one_that_refuses_is_believed_only_where_no_other_can_be_asked(self, refusal: Exception) -> None:
+        def outcome(*answers: Any) -> Tuple[List[Any], Exception]:
+            cluster, asked = self.known(), []
+            steps = cluster.discovery()
+            question = next(steps)
+            with pytest.raises((redis.RedisError, StopIteration)) as raised:  # noqa: PT012
+                for answer in answers:
+                    asked.append(question.address)
+                    question = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+            return asked, raised.value
+
+        whole = [[0, 16383, [b"10.0.0.1", 1, b"i"]]]
+        lost = redis.ConnectionError("lost")
+        asked, raised = outcome(refusal, whole)
+        assert len(asked) == 2
+        assert isinstance(raised, StopIteration)
+        asked, raised = outcome(refusal, lost, lost)
+        assert len(set(asked)) == 3
+        assert raised is refusal
+        _, raised = outcome(refusal, [], lost)  # of no use for now, but it lets itself be asked
+        assert isinstance(raised, UnsettledError)
+        assert str(refusal) in str(raised)
+
     def test_sent_on_for_good_and_for_once(self) -> None:
         cluster = self.known()
         get = ("GET", "foo")  # slot 12182
