@@ -27,8 +27,8 @@ from redis.asyncio import client as _client  # noqa: E402
 from redis.asyncio import connection as _connection  # noqa: E402
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE  # noqa: E402
 
+from extras.async_connection import AsyncFastConnection, AsyncFastSSLConnection, AsyncFastUnixConnection  # noqa: E402
 from extras.async_pipeline import PLAIN, AsyncFastPipeline  # noqa: E402
-from extras.connection import AsyncFastConnection, AsyncFastSSLConnection, AsyncFastUnixConnection  # noqa: E402
 
 _OURS_FOR: Dict[Any, Any] = {
     _connection.Connection: AsyncFastConnection,

@@ -5,8 +5,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from extras import _redis
 from extras.async_client import AsyncFastRedis
+from extras.async_connection import AsyncFastConnection, AsyncFastSSLConnection, AsyncFastUnixConnection
 from extras.budget import Limits, UnsettledError
-from extras.connection import AsyncFastConnection, AsyncFastSSLConnection, AsyncFastUnixConnection
 from extras.multiplexed import MultiplexedConnection
 from extras.per_loop import PerLoop
 from extras.routing import is_shared

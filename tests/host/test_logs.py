@@ -56,7 +56,7 @@ def test_a_server_logs_what_ours_has_to_say_as_its_own(server: RedisServer, tmp_
         assert "The turn of 'alice' is stored, but the event broker did not take all of its 1 new events." in lines
         return
     liveness, failed = map(json.loads, lines)
-    assert (liveness["level"], liveness["event"]) == ("info", "extras.connection._report")
+    assert (liveness["level"], liveness["event"]) == ("info", "extras.liveness._report")
     assert liveness["event_info"].startswith("Liveness of Redis connections")
     assert (failed["level"], failed["event"]) == ("error", "extras.trackerstore._log_unpublished")
     assert failed["event_info"].startswith("The turn of 'alice' is stored")

@@ -24,7 +24,7 @@ from scripted import HANGS_S, LOOPS, PATIENCE_S, black_hole
 from tls_proxy import Certificates, TlsProxy
 
 from extras import connection as connections
-from extras import fastsock
+from extras import fastsock, liveness
 from extras.bench.server import RedisServer, free_port
 from extras.connection import FastConnection, FastSSLConnection, FastUnixConnection
 from extras.errors import OptionError
@@ -79,7 +79,7 @@ def as_kernel_values(keepalive: Any) -> Dict[str, Any]:
 def fresh() -> None:
     """Let each test see the warnings that a process logs once."""
     for logged_once in ("_warn_no_meaning", "_warn_no_meaning_on_unix", "_report"):
-        getattr(connections, logged_once).cache_clear()
+        getattr(liveness, logged_once).cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +129,16 @@ def connects(monkeypatch: pytest.MonkeyPatch) -> List[Dict[str, int]]:
 def sockets(monkeypatch: pytest.MonkeyPatch) -> List[socket.socket]:
     """Every socket that a connection makes from here on."""
     made: List[socket.socket] = []
-    new_socket = connections._new_socket
+    new_socket = liveness.new_socket
 
     def recording(*args: Any) -> socket.socket:
         sock = new_socket(*args)
         made.append(sock)
         return sock
 
-    monkeypatch.setattr(connections, "_new_socket", recording)
+    monkeypatch.setattr(connections, "new_socket", recording)
+    if HAS_ASYNCIO:
+        monkeypatch.setattr("extras.async_connection.new_socket", recording)
     return made
 
 
@@ -291,7 +293,7 @@ def test_bad_options_are_refused_before_any_connection(
 
 def test_names_without_meaning_end_in_one_warning(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     options = {"TCP_KEEPINIT": 5, "TCP_CONNECTIONTIMEOUT": 5, "TCP_KEEPIDLE": 7}
-    caplog.set_level(logging.INFO, "extras.connection")
+    caplog.set_level(logging.INFO, "extras.liveness")
     for _ in range(3):
         connection: Any = FastConnection(socket_keepalive_options=options, **target("tcp"))
         connection.connect()
@@ -806,7 +808,7 @@ class TestAsync:
                     assert await client.ping()
 
         run_on(loop_class, work)
-        tcp, unix = [record.getMessage() for record in caplog.records if record.name == "extras.connection"]
+        tcp, unix = [record.getMessage() for record in caplog.records if record.name == "extras.liveness"]
         assert "TCP_KEEPINIT" in tcp
         assert "Unix socket" in unix
 
