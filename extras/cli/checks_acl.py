@@ -16,6 +16,7 @@ Command = Tuple[Any, ...]
 
 _NO_SCRIPT = "0" * 40
 _SCRATCH_MS = 60_000
+_ANSWERS_S = 3.0
 
 
 def commands_of_store(key: str, pattern: str) -> List[Command]:
@@ -79,16 +80,16 @@ def _name(command: Command) -> str:
     return " ".join(command[:2]) if command[0] in _WITH_SUBCOMMANDS else str(command[0])
 
 
-def _right(name: str) -> str:
+def right(name: str) -> str:
     """Return the right to a command, in the words of ``ACL SETUSER``."""
     return f"+{name.lower().replace(' ', '|')}"
 
 
-OF_CLUSTERS = tuple(_right(_name(command)) for command in _OF_CLUSTERS)
+OF_CLUSTERS = tuple(right(_name(command)) for command in _OF_CLUSTERS)
 """What users of a cluster's nodes need besides: who has which slot, and what is on its way."""
-OF_ACKS = tuple(_right(_name(command)) for command in _OF_ACKS)
+OF_ACKS = tuple(right(_name(command)) for command in _OF_ACKS)
 """With ``min_replicas_ack``."""
-OF_SENTINELS = (_right(_name(_OF_SENTINELS)),)
+OF_SENTINELS = (right(_name(_OF_SENTINELS)),)
 """All that users of Sentinels need."""
 
 
@@ -171,18 +172,18 @@ def _needed(options: Options, key: str) -> List[Command]:
 
 def _check_user(client: Any, target: Target, scratch_id: str) -> Check[bool]:
     """Look at the rights of the user on one server."""
-    user = _user(client, target)
+    user = user_of(client, target.options)
     index_key = UserIndex(target.prefix).key(scratch_id).decode()
     key = target.prefix + scratch_id
-    store = _refused(client, user, _needed(target.options, key))
-    index = _refused(client, user, commands_of_index(index_key))
+    store = refused(client, user, _needed(target.options, key))
+    index = refused(client, user, commands_of_index(index_key))
     if target.options.publish == "outbox":
-        store.update(_refused(client, user, commands_of_outbox(outbox_key(key.encode()).decode())))
+        store.update(refused(client, user, commands_of_outbox(outbox_key(key.encode()).decode())))
     missing = [name for name, why in store.items() if why == "command"]
     unknown = [name for name, why in store.items() if why == "unknown"]
     for_keys = [name for name, why in store.items() if why == "key"]
     if missing:
-        rights = " ".join(map(_right, missing))
+        rights = " ".join(map(right, missing))
         yield failed("permissions", f"{user!r} may not {', '.join(missing)}", f"ACL SETUSER {user} {rights}")
     if unknown:
         yield failed(
@@ -195,7 +196,7 @@ def _check_user(client: Any, target: Target, scratch_id: str) -> Check[bool]:
             f"ACL SETUSER {user} ~{target.prefix}*" + (" ~{*}:outbox:*" if target.options.publish == "outbox" else ""),
         )
     if index:
-        rights = " ".join(map(_right, index))
+        rights = " ".join(map(right, index))
         yield warning(
             "permissions of Pro",
             f"{user!r} may not {', '.join(index)} on {index_key.partition(scratch_id)[0]}*, where Rasa Pro keeps an "
@@ -207,25 +208,26 @@ def _check_user(client: Any, target: Target, scratch_id: str) -> Check[bool]:
     return not store
 
 
-def _user(client: Any, target: Target) -> str:
+def user_of(client: Any, options: Options) -> str:
+    """Return as whom a client is logged in."""
     try:
         found = client.execute_command("ACL WHOAMI")
     except (ConnectionError, TimeoutError):  # or else each command would seem to be permitted
         raise
     except RedisError:  # Redis 5, or not permitted
-        return target.options.username or "default"
+        return options.username or "default"
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
-def _refused(client: Any, user: str, commands: List[Command]) -> Dict[str, str]:
-    """Return the commands that are refused, and whether for the command, the key, or because there is none."""
-    refused: Dict[str, str] = {}
+def refused(client: Any, user: str, commands: List[Command]) -> Dict[str, str]:
+    """Return the commands that are refused, and whether for the command, the key, the channel, or there is none."""
+    found: Dict[str, str] = {}
     for command in commands:
         said = _dry_run(client, user, command)
         why = _why(_said(client, command) if said is None else said)
         if why is not None:
-            refused[_name(command)] = why
-    return refused
+            found[_name(command)] = why
+    return found
 
 
 def _dry_run(client: Any, user: str, command: Command) -> Optional[str]:
@@ -239,10 +241,22 @@ def _dry_run(client: Any, user: str, command: Command) -> Optional[str]:
 
 def _said(client: Any, command: Command) -> str:
     try:
-        client.execute_command(*command)
+        if command[0] == "SUBSCRIBE":
+            _subscribe(client, command[1])
+        else:
+            client.execute_command(*command)
     except RedisError as error:
         return str(error)
     return ""
+
+
+def _subscribe(client: Any, channel: str) -> None:
+    subscription = client.pubsub()
+    try:
+        subscription.subscribe(channel)
+        subscription.get_message(timeout=_ANSWERS_S)
+    finally:
+        subscription.close()
 
 
 def _why(said: str) -> Optional[str]:
@@ -252,4 +266,4 @@ def _why(said: str) -> Optional[str]:
         return "unknown"
     if "permission" not in said:
         return None
-    return "key" if "key" in said.replace("'keys'", "") else "command"
+    return next((each for each in ("key", "channel") if each in said.replace("'keys'", "")), "command")

@@ -1,4 +1,4 @@
-"""What else the file names: event broker, lock store and action server, and whether they can be reached."""
+"""What else the file names: event broker and action server, and whether they can be reached."""
 
 import http.client
 import os
@@ -17,7 +17,6 @@ from extras.cli.checks_options import Target, check_variables, class_at
 from extras.cli.checks_server import is_private
 from extras.cli.endpoints_file import Endpoints
 from extras.cli.findings import OK, UNSEEN, Check, failed, first_line, ok, unseen, warning
-from extras.cli.locks import CONCURRENT, lock_options
 from extras.configured import sync_client
 from extras.endpoint import NO_BROKER, OF_EVENTS, parse_without
 from extras.errors import OptionError, did_you_mean
@@ -27,12 +26,11 @@ from extras.refusals import way_out_of
 _LIMIT_S = 3.0
 _BROKERS = ("pika", "kafka", "sql", "file")
 OUR_BROKER = "extras.eventbroker.ExtraRedisEventBroker"
-_LOCK_STORES = ("redis", CONCURRENT, "in_memory")
 _SQL_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521}
 _PIKA_PORT, _KAFKA_PORT = 5672, 9092
 
 
-def _section(endpoints: Endpoints, name: str) -> Check[Optional[Dict[str, Any]]]:
+def section_of(endpoints: Endpoints, name: str) -> Check[Optional[Dict[str, Any]]]:
     section = endpoints.sections.get(name)
     if section is None or not (yield from check_variables(endpoints, name)):
         return None
@@ -55,7 +53,7 @@ def check_outbox(endpoints: Endpoints, target: Target) -> Check[None]:
 def check_event_broker(endpoints: Endpoints) -> Check[None]:
     """Look whether the event broker's servers can be reached, or its class imported."""
     title = "event broker"
-    section = yield from _section(endpoints, "event_broker")
+    section = yield from section_of(endpoints, "event_broker")
     if section is None:
         return
     kind = str(section.get("type") or "pika")
@@ -70,7 +68,7 @@ def check_event_broker(endpoints: Endpoints) -> Check[None]:
     elif kind.lower() == "file":
         yield from _check_folder(title, str(section.get("path") or "rasa_event.log"))
     else:
-        yield from _check_class(title, kind, _BROKERS, "Rasa goes on without an event broker, with a warning")
+        yield from check_class(title, kind, _BROKERS, "Rasa goes on without an event broker, with a warning")
         if kind == OUR_BROKER:
             yield from _check_our_broker(title, section)
 
@@ -84,7 +82,7 @@ def _check_our_broker(title: str, section: Dict[str, Any]) -> Check[None]:
     except OptionError as error:
         yield failed(title, str(error), "correct it; Rasa does not start with it")
         return
-    yield from _check_redis(title, options, ("XLEN", options.stream))
+    yield from check_redis(title, options, ("XLEN", options.stream))
 
 
 def _check_sql(title: str, section: Dict[str, Any]) -> Check[None]:
@@ -104,7 +102,7 @@ def _check_folder(title: str, path: str) -> Check[None]:
         yield failed(title, f"the folder of {path} is not there or cannot be written", "correct the path")
 
 
-def _check_class(title: str, path: str, known: Tuple[str, ...], otherwise: str) -> Check[None]:
+def check_class(title: str, path: str, known: Tuple[str, ...], otherwise: str) -> Check[None]:
     level, why = class_at(path)
     if level == OK:
         yield ok(title, f"{path} can be imported")
@@ -137,49 +135,33 @@ def _reach(title: str, servers: List[str], port: Any, default_port: Optional[int
         yield warning(title, f"{missing} of {len(servers)} servers are not there", "the others carry it for now")
 
 
-def check_lock_store(endpoints: Endpoints) -> Check[None]:
-    """Look whether Rasa would make the lock store that the file means, and whether its Redis answers."""
-    title = "lock store"
-    section = yield from _section(endpoints, "lock_store")
-    kind = str((section or {}).get("type") or "in_memory")
-    if section is None or kind == "in_memory":
-        if "lock_store" not in endpoints.sections or section is not None:
-            yield ok(title, "in memory, which is right as long as there is only one Rasa process")
-        return
-    if kind not in _LOCK_STORES:
-        yield from _check_class(title, kind, _LOCK_STORES, "Rasa does not start")
-        if not kind.startswith("extras.lockstore."):
-            return
-    if kind == CONCURRENT and section.get("url") is not None:
-        where = section.get("host") or "localhost"
-        yield warning(title, f"Rasa's {CONCURRENT} takes no url, and goes to {where}", "write host in its place")
-    try:
-        options = lock_options(section)
-    except OptionError as error:
-        yield failed(title, str(error), "correct it")
-        return
-    yield from _check_redis(title, options, ("PING",))
+def patient(options: Options) -> Options:
+    """Return options with which a client waits no longer than a doctor should."""
+    return replace(options, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, max_connections=None)
 
 
-def _check_redis(title: str, options: Options, question: Tuple[str, ...]) -> Check[None]:
-    """Ask a Redis something; that it may not be asked by this user is no fault, once the login is taken."""
+def check_redis(title: str, options: Options, question: Tuple[str, ...]) -> Check[bool]:
+    """Ask a Redis something; that it may not be asked by this user is no fault, once the login is taken.
+
+    Returns whether it has answered.
+    """
     begun = time.perf_counter()
-    patient = replace(options, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, max_connections=None)
     try:
-        client = sync_client(patient)
+        client = sync_client(patient(options))
     except OptionError as error:
         yield failed(title, str(error), "correct it")
-        return
+        return False
     try:
         client.execute_command(*question)
     except RedisError as error:
         if "permission" not in str(error).lower():  # it answers, though not to say PING
             yield failed(title, first_line(error), way_out_of(error))
-            return
+            return False
     finally:
         client.connection_pool.disconnect()
     took_ms = (time.perf_counter() - begun) * 1000
     yield ok(title, f"Redis at {options.where}, database {options.db} answers ({took_ms:.1f} ms)")
+    return True
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -190,7 +172,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def check_action_endpoint(endpoints: Endpoints) -> Check[None]:
     """Look whether the action server answers, and whether it answers anybody. What is sent names no action to run."""
     title = "action server"
-    section = yield from _section(endpoints, "action_endpoint")
+    section = yield from section_of(endpoints, "action_endpoint")
     url = (section or {}).get("url")
     if section is None or url is None:
         return

@@ -12,9 +12,10 @@ from extras.cli.checks_document import check_document
 from extras.cli.checks_journal import check_journal
 from extras.cli.checks_layout import check_seeds, check_servers
 from extras.cli.checks_liveness import check_liveness
+from extras.cli.checks_locks import check_lock_store
 from extras.cli.checks_network import check_network
 from extras.cli.checks_options import Target, check_tracker_store
-from extras.cli.checks_others import check_action_endpoint, check_event_broker, check_lock_store, check_outbox
+from extras.cli.checks_others import check_action_endpoint, check_event_broker, check_outbox
 from extras.cli.checks_package import check_package
 from extras.cli.checks_server import check_clock, check_latency
 from extras.cli.checks_tls import check_tls
@@ -38,8 +39,9 @@ _DESCRIPTION = """\
 Looks at everything that an endpoints.yml names, from here, with its own options and login, and says for each thing
 what it found and what to do about it. Run it where Rasa runs, with Rasa's environment variables.
 
-It is safe beside live traffic: it writes one scratch conversation below the key prefix of the file, which expires after
-a minute and is deleted at the end, and changes no setting. No secret is printed.
+It is safe beside live traffic: it writes one scratch conversation below the key prefix of the file, and a scratch lock
+where the server does not tell a user's rights, which expire after a minute and are deleted at the end, and changes no
+setting. No secret is printed.
 """
 _EPILOG = """\
 levels:

@@ -50,19 +50,28 @@ def open_locks(path: str) -> Optional[Locks]:
     """
     given = section(path, "lock_store")
     kind = "" if given is None else str(given.get("type"))
-    if given is None or not (kind.lower() in ("redis", CONCURRENT) or kind.endswith(_OUR_CLASS)):
+    if given is None or not (kind.lower() in ("redis", CONCURRENT) or is_ours(kind)):
         return None
     try:
         options = lock_options(given)
     except OptionError as error:
         raise Unusable(f"{path!r}: lock_store: {error}") from None
+    return Locks(make_client(path, options), options, prefix_of_locks(kind, options), kind.lower() == CONCURRENT)
+
+
+def is_ours(kind: str) -> bool:
+    """Return whether a ``type`` names the lock store of this package."""
+    return kind.endswith(_OUR_CLASS)
+
+
+def prefix_of_locks(kind: str, options: Options) -> str:
+    """Return what stands before a sender id in the keys of a lock store of this ``type``."""
     host = load_host()
     stock_prefix = "" if host is not None and host.STOCK_PREFIX == "" else LOCK_INFIX
     infix = LOCK_INFIX
     if kind.lower() == CONCURRENT:
         infix = stock_prefix = _CONCURRENT_INFIX
-    prefix = prefix_of(options, not kind.endswith(_OUR_CLASS), infix, stock_prefix)
-    return Locks(make_client(path, options), options, prefix, kind.lower() == CONCURRENT)
+    return prefix_of(options, not is_ours(kind), infix, stock_prefix)
 
 
 def lock_options(given: Dict[str, Any]) -> Options:
@@ -79,7 +88,7 @@ def lock_options(given: Dict[str, Any]) -> Options:
         if taken.get("url") is not None:
             raise OptionError("url and host are both given, and mean the same; keep url")
         taken["url"] = named
-    if not kind.endswith(_OUR_CLASS):  # the stock stores pass over what they do not know
+    if not is_ours(kind):  # the stock stores pass over what they do not know
         taken = {name: value for name, value in taken.items() if name in TABLE}
         options = parse(taken)
     else:

@@ -22,6 +22,11 @@ def our_broker(place: Place, **options: Any) -> Any:
     return {**kind, "password": PASSWORD, **options}
 
 
+def our_locks(place: Place, *rights: str, kind: str = "extras.lockstore.ExtraRedisLockStore") -> Any:
+    server = {"url": "127.0.0.1", "port": place.server.port, "password": PASSWORD}
+    return {"type": kind, **server, **place.user(*rights)}
+
+
 @fault("warning", "event broker", "names no event broker")
 def outbox_for_nobody(place: Place) -> Any:
     return place.store(publish="outbox")
@@ -77,6 +82,26 @@ other("lock_store", "failed", "lock store", "refused", lambda place: {"type": "r
 other(
     *("lock_store", "failed", "lock store", "invalid"),
     lambda place: {"type": "redis", "url": "127.0.0.1", "port": place.server.port, "password": "hunter3-of-redis"},
+)
+other(
+    *("lock_store", "failed", "lock store", "may not EVAL, EVALSHA on lock:*"),
+    lambda place: our_locks(place, "~*", "&*", "+@all", "-@scripting"),
+)
+other(
+    *("lock_store", "failed", "lock store", "may not SET, GET, EVAL, EVALSHA, DEL on lock:*"),
+    lambda place: our_locks(place, "~tracker:*", "&*", "+@all", "-acl"),
+)
+other(
+    *("lock_store", "warning", "lock store", "may not PUBLISH, SUBSCRIBE on the channel lock:called"),
+    lambda place: our_locks(place, "~*", "resetchannels", "+@all", "-acl"),
+)
+other(
+    *("lock_store", "warning", "lock store", "may not SUBSCRIBE on the channel lock:called"),
+    lambda place: our_locks(place, "~*", "&*", "+@all", "-subscribe"),
+)
+other(
+    *("lock_store", "failed", "lock store", "may not SET on lock:*"),
+    lambda place: our_locks(place, "~*", "+@all", "-set", kind="redis"),
 )
 other("lock_store", "failed", "lock store", "port must be", lambda place: {"type": "redis", "port": "six"})
 other(
