@@ -308,6 +308,7 @@ def test_tasks_share_one_connection_whatever_else_goes_on(
             assert int(raw.get("all") or 0) == 250
             assert [entry["name"] for entry in raw.client_list()].count("mine") == 1
             waiting = asyncio.ensure_future(client.blpop("later", 5))
+            await until(lambda: raw.info("clients")["blocked_clients"] == 1)  # before the monitor, which tells of it
             subscribed = client.pubsub(ignore_subscribe_messages=True)
             await subscribed.subscribe("news")
             async with client.lock("lock", timeout=5), client.monitor() as monitor:
