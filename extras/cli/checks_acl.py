@@ -16,6 +16,8 @@ Command = Tuple[Any, ...]
 
 _NO_SCRIPT = "0" * 40
 _SCRATCH_MS = 60_000
+RENAMED = "it is renamed or switched off (rename-command)"
+"""The way out where a server has no such command."""
 _ANSWERS_S = 3.0
 
 
@@ -186,9 +188,7 @@ def _check_user(client: Any, target: Target, scratch_id: str) -> Check[bool]:
         rights = " ".join(map(right, missing))
         yield failed("permissions", f"{user!r} may not {', '.join(missing)}", f"ACL SETUSER {user} {rights}")
     if unknown:
-        yield failed(
-            "permissions", f"the server has no {', '.join(unknown)}", "it is renamed or switched off (rename-command)"
-        )
+        yield failed("permissions", f"the server has no {', '.join(unknown)}", RENAMED)
     if for_keys:
         yield failed(
             "key pattern",

@@ -3,7 +3,7 @@
 import uuid
 from typing import Any, List
 
-from extras.cli.checks_acl import Command, commands_of_locks, refused, right, user_of
+from extras.cli.checks_acl import RENAMED, Command, commands_of_locks, refused, right, user_of
 from extras.cli.checks_others import check_class, check_redis, patient, section_of
 from extras.cli.endpoints_file import Endpoints
 from extras.cli.findings import Check, failed, guarded, ok, warning
@@ -11,7 +11,7 @@ from extras.cli.locks import CONCURRENT, is_ours, lock_options, prefix_of_locks
 from extras.configured import sync_client
 from extras.errors import OptionError
 from extras.options import Options
-from extras.tickets import LOCK_INFIX, Queues
+from extras.tickets import Queues
 
 _LOCK_STORES = ("redis", CONCURRENT, "in_memory")
 _OF_STOCK = {"SET", "GET", "DEL"}
@@ -59,12 +59,15 @@ def _check_rights(title: str, kind: str, options: Options) -> Check[None]:
         why = refused(client, user, needed)
     finally:
         client.connection_pool.disconnect()
-    prefix = queues.key("").decode()
-    keys = f"{prefix or LOCK_INFIX}*"
-    calls = [name for name in _OF_CALLS if why.pop(name, None)]
-    if why:
-        rights = " ".join([f"~{keys}", *(right(name) for name, reason in why.items() if reason != "key")])
-        yield failed(title, f"{user!r} may not {', '.join(why)} on {keys}", f"ACL SETUSER {user} {rights}")
+    keys = f"{queues.key('').decode()}*"
+    unknown = [name for name, reason in why.items() if reason == "unknown"]
+    calls = [name for name in _OF_CALLS if why.get(name, "unknown") != "unknown"]
+    rest = [name for name in why if name not in (*unknown, *calls)]
+    if unknown:
+        yield failed(title, f"the server has no {', '.join(unknown)}", RENAMED)
+    if rest:
+        rights = " ".join([f"~{keys}", *(right(name) for name in rest if why[name] != "key")])
+        yield failed(title, f"{user!r} may not {', '.join(rest)} on {keys}", f"ACL SETUSER {user} {rights}")
     if calls:
         rights = " ".join([f"&{queues.channel}", *map(right, calls)])
         yield warning(
@@ -73,5 +76,5 @@ def _check_rights(title: str, kind: str, options: Options) -> Check[None]:
             "its turn from time to time instead of being called",
             f"ACL SETUSER {user} {rights}",
         )
-    if not why and not calls:
+    if not why:
         yield ok(title, f"{user!r} may do all that it does, on {keys}")

@@ -88,6 +88,14 @@ other(
     lambda place: our_locks(place, "~*", "&*", "+@all", "-@scripting"),
 )
 other(
+    *("lock_store", "failed", "lock store", "the server has no EVALSHA"),
+    lambda place: {
+        "type": "extras.lockstore.ExtraRedisLockStore",
+        "url": "127.0.0.1",
+        "port": place.own("--rename-command", "EVALSHA", "").port,
+    },
+)
+other(
     *("lock_store", "failed", "lock store", "may not SET, GET, EVAL, EVALSHA, DEL on lock:*"),
     lambda place: our_locks(place, "~tracker:*", "&*", "+@all", "-acl"),
 )
