@@ -26,7 +26,9 @@ def _unsent_bytes(transport: Any) -> int:
 
 
 class AsyncTransfer(Packing):
-    """Never takes a closed connection for an open one, nor one caller's reply for another's.
+    """Put before a connection class of redis.asyncio, sends what goes out at once past its streams' own waiting.
+
+    And never takes a closed connection for an open one, nor one caller's reply for another's.
 
     That the server has closed an idle connection redis-py asks the stream, which learns of it only when the event
     loop next runs; redis-py 8 does not ask at all where maintenance notifications are on. The kernel knows at once
