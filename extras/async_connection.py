@@ -8,7 +8,6 @@ from typing import Any, Optional
 from extras import budget, tls
 from extras._redis import (
     ASKS_FOR_CREDENTIALS_ASYNC,
-    KEEPALIVE_DEFAULT,
     NAMES_ERRORS,
     async_timeout,
     checks_hostname,
@@ -18,29 +17,16 @@ from extras._redis import (
 from extras.async_transfer import AsyncTransfer
 from extras.credentials import Known, asked_async
 from extras.dialling import aconnect
-from extras.keepalive import Given, Keepalive
-from extras.liveness import asked, held, new_socket, warn_unix
+from extras.keepalive import Given
+from extras.liveness import Lively, held, new_socket, warn_unix
 from extras.resolver import alook_up
 
 _STREAM_BYTES = 1024 * 1024
 """Of twice as much that was received and not read asyncio's streams stop reading; by default of an eighth."""
 
 
-class AsyncFastConnection(AsyncTransfer, redis_asyncio.Connection):
+class AsyncFastConnection(Lively, AsyncTransfer, redis_asyncio.Connection):
     """:class:`FastConnection` for redis.asyncio; name look-up and connect never block the event loop."""
-
-    keepalive: Optional[Keepalive] = None
-
-    def __init__(
-        self,
-        *args: Any,
-        socket_keepalive: Optional[bool] = True,
-        socket_keepalive_options: Any = KEEPALIVE_DEFAULT,
-        **kwargs: Any,
-    ) -> None:
-        self._asked = asked(socket_keepalive, socket_keepalive_options)
-        kwargs["socket_keepalive"] = self._asked.enabled
-        super().__init__(*args, socket_keepalive_options=socket_keepalive_options, **kwargs)
 
     async def _connect(self) -> None:
         async with async_timeout(self.socket_connect_timeout):

@@ -13,7 +13,6 @@ from typing import Any, Optional
 from extras import budget, telemetry, tls
 from extras._redis import (
     HAS_ASYNCIO,
-    KEEPALIVE_DEFAULT,
     Connection,
     SSLConnection,
     UnixDomainSocketConnection,
@@ -22,8 +21,8 @@ from extras._redis import (
     with_known_tls,
 )
 from extras.dialling import connect
-from extras.keepalive import Given, Keepalive
-from extras.liveness import asked, held, new_socket, warn_unix
+from extras.keepalive import Given
+from extras.liveness import Lively, held, new_socket, warn_unix
 from extras.resolver import look_up
 from extras.transfer import FastTransfer
 
@@ -42,25 +41,12 @@ else:
     __all__ = ["FastConnection", "FastSSLConnection", "FastUnixConnection"]
 
 
-class FastConnection(FastTransfer, Connection):
+class FastConnection(Lively, FastTransfer, Connection):
     """A TCP connection to Redis that notices a dead peer as soon as its options say.
 
     ``keepalive``: what the kernel holds for the open socket, ``None`` before the first connect. Connecting raises
     redis-py's ``ConnectionError`` or ``TimeoutError``; all addresses of a name share ``socket_connect_timeout``.
     """
-
-    keepalive: Optional[Keepalive] = None
-
-    def __init__(
-        self,
-        *args: Any,
-        socket_keepalive: Optional[bool] = True,
-        socket_keepalive_options: Any = KEEPALIVE_DEFAULT,
-        **kwargs: Any,
-    ) -> None:
-        self._asked = asked(socket_keepalive, socket_keepalive_options)
-        kwargs["socket_keepalive"] = self._asked.enabled
-        super().__init__(*args, socket_keepalive_options=socket_keepalive_options, **kwargs)
 
     def _connect(self) -> socket.socket:
         timeout_s = budget.within(self.socket_connect_timeout)

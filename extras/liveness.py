@@ -6,14 +6,14 @@ from functools import lru_cache
 from typing import Any, Optional, Tuple
 
 from extras import fastsock, telemetry
-from extras._redis import SENTINEL
+from extras._redis import KEEPALIVE_DEFAULT, SENTINEL
 from extras.keepalive import Keepalive, parse
 from extras.resolver import AddressInfo
 
 logger = logging.getLogger(__name__)
 
 
-def asked(enabled: Optional[bool], options: Any) -> Keepalive:
+def _asked(enabled: Optional[bool], options: Any) -> Keepalive:
     """Return the liveness to apply on this system, after a warning for what it has no option for."""
     parsed = parse(enabled is not False, None if options is SENTINEL else options)
     here = frozenset(fastsock.SPELLING)
@@ -38,6 +38,27 @@ def _report(asked: Keepalive, held: Keepalive, socket_timeout_s: Optional[float]
         )
     else:
         logger.warning("Liveness of Redis connections: asked for %s, but the kernel holds %s; %s", asked, held, noticed)
+
+
+class Lively:
+    """Put before a TCP connection class of redis-py, blocking or async, takes the liveness options of any system.
+
+    ``keepalive``: what the kernel holds for the open socket, ``None`` before the first connect.
+    """
+
+    keepalive: Optional[Keepalive] = None
+
+    def __init__(
+        self,
+        *args: Any,
+        socket_keepalive: Optional[bool] = True,
+        socket_keepalive_options: Any = KEEPALIVE_DEFAULT,
+        **kwargs: Any,
+    ) -> None:
+        self._asked = _asked(socket_keepalive, socket_keepalive_options)
+        kwargs["socket_keepalive"] = self._asked.enabled
+        kwargs["socket_keepalive_options"] = socket_keepalive_options
+        super().__init__(*args, **kwargs)
 
 
 def new_socket(address: AddressInfo, keepalive: Keepalive) -> socket.socket:
